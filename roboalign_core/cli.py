@@ -1,0 +1,168 @@
+"""The command ``roboalign``: finds the verb, composes its configuration, runs it, shows and keeps its results."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from roboalign_core.configs import config_dir
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import write_json
+from roboalign_core.verb import Verb
+
+GROUP = "roboalign.verbs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0, or 2 after one clear line for a problem that the user can act on."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    try:
+        verb = load_verb(arguments[0])
+        if any(argument in ("-h", "--help") for argument in arguments[1:]):
+            print(f"roboalign {verb.name}: {verb.help}\n\n{(config_dir() / f'{verb.name}.yaml').read_text()}")
+            return 0
+        config = compose(verb, arguments[1:])
+        results = {**verb.run(config), **provenance(arguments, config)}
+        out = getattr(config, "out", None)
+        if out:
+            write_json(Path(out) / "results.json", results)
+        _show(verb, results)
+    except RoboAlignError as error:
+        print(f"roboalign: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("roboalign: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def load_verb(name: str) -> Verb:
+    """The verb by that name, from whichever installed package brings it.
+
+    Raises:
+        RoboAlignError: no package brings it, or the package's own needs are absent.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        hint = "; it comes with the ROS 2 nodes: run `make venv`" if name == "demo" else ""
+        raise RoboAlignError(f"command {name!r}: expected one of {', '.join(sorted(found))}{hint}")
+    try:
+        verb: Verb = found[name].load()
+    except ImportError as error:
+        raise RoboAlignError(f"command {name!r}: could not be loaded: {error}; see `roboalign doctor`") from error
+    return verb
+
+
+def compose(verb: Verb, arguments: Sequence[str]) -> Any:
+    """``configs/<verb>.yaml`` with the overrides, as an instance of the verb's dataclass.
+
+    Raises:
+        RoboAlignError: an unknown key, a value of the wrong type, or a required value left out.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = [argument for argument in arguments if "=" in argument]
+    plain = [argument for argument in arguments if "=" not in argument]
+    if plain and verb.positional is None or len(plain) > 1:
+        raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
+    try:
+        with initialize_config_dir(version_base=None, config_dir=str(config_dir())):
+            composed = hydra_compose(config_name=verb.name, overrides=overrides)
+        merged = OmegaConf.merge(OmegaConf.structured(verb.config), composed)
+        if plain and verb.positional:
+            OmegaConf.update(merged, verb.positional, plain[0])
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise RoboAlignError(f"roboalign {verb.name}: expected a value for {', '.join(missing)}, found none")
+        return OmegaConf.to_object(merged)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise RoboAlignError(f"roboalign {verb.name}: configuration: {reason}") from error
+
+
+def provenance(arguments: Sequence[str], config: Any) -> dict[str, Any]:
+    """What a reader needs to get the same figures again."""
+    return {
+        "command": shlex.join(["roboalign", *arguments]),
+        "seed": _seed(config),
+        "git": _git(),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+
+
+def _seed(config: Any) -> int | None:
+    loop = getattr(config, "loop", None)
+    return getattr(config, "seed", getattr(loop, "seed", None))
+
+
+def _git() -> str:
+    import subprocess
+
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return "not a checkout"
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("roboalign", "torch", "numpy", "mujoco", "robosuite", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _show(verb: Verb, results: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"roboalign {verb.name}", show_header=False)
+    for key, value in results.items():
+        if key == "detail" or isinstance(value, (dict, list)):
+            continue
+        table.add_row(key, Text(f"{value:.4g}" if isinstance(value, float) else str(value)))
+    Console().print(table)
+
+
+def _usage() -> str:
+    lines = ["usage: roboalign VERB [key=value ...]   (roboalign VERB --help shows its settings)", ""]
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            lines.append(f"  {point.name:10} {point.load().help}")
+        except ImportError as error:
+            lines.append(f"  {point.name:10} not available: {error}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What a reader of a foreign format offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from roboalign_core.episodes.episode import Episode
+
+
+class ActionKind(str, Enum):
+    """What the number in an action column is."""
+
+    DELTA = "delta"  # change from one frame to the next
+    ABSOLUTE = "absolute"  # target value
+    UNUSED = "unused"  # always zero; kept so that the columns are those of the source
+
+
+@dataclass(frozen=True)
+class ActionColumn:
+    """One column of the actions: its name, its unit, and what kind of number it is."""
+
+    name: str
+    unit: str
+    kind: ActionKind
+
+    @property
+    def label(self) -> str:
+        """Unit and kind, as stores note them."""
+        return f"{self.unit} ({self.kind.value})"
+
+
+@dataclass(frozen=True)
+class ActionMeaning:
+    """What the columns of the actions mean."""
+
+    columns: tuple[ActionColumn, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each column."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit and kind of each column."""
+        return tuple(column.label for column in self.columns)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode of one camera that was found and is not read yet.
+
+    Attributes:
+        name: where it lies, for messages.
+        camera: the name of its camera.
+        load: reads it; raises RoboAlignError if it is damaged or contradicts itself.
+    """
+
+    name: str
+    camera: str
+    load: Callable[[], Episode]
+
+
+class Reader(Protocol):
+    """A foreign format."""
+
+    @property
+    def name(self) -> str:
+        """The word for ``format=``, and the ``source`` of the episodes."""
+
+    @property
+    def action(self) -> ActionMeaning:
+        """What the columns of ``Episode.actions`` mean."""
+
+    def detect(self, path: Path) -> bool:
+        """Whether ``path`` holds this format; looks at names only."""
+
+    def recordings(self, path: Path) -> Iterator[Recording]:
+        """What ``path`` holds, in a fixed order."""

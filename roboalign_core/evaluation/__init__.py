@@ -1,0 +1,1 @@
+"""Measuring: image metrics, intervals, videos and the report that shows them."""

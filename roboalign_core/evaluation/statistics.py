@@ -1,0 +1,150 @@
+"""Intervals: bootstrap for means and differences, Wilson's for success rates. Everything is seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roboalign_core.errors import RoboAlignError
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+_BLOCK = 4_000_000  # indices drawn at a time, 32 MB
+
+Values = Sequence[float] | NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its confidence limits, all in the unit of the values."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_results(self, name: str) -> dict[str, float]:
+        """The three keys under which a figure stands in ``results.json``."""
+        return {name: self.value, f"{name}_ci_low": self.low, f"{name}_ci_high": self.high}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def bootstrap_mean(
+    values: Values, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean with a percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: ``(N,)``, one number per independent unit: per episode, not per frame of an episode.
+        confidence: coverage, in 0..1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        RoboAlignError: no values, or some that are not finite.
+    """
+    data = _finite("bootstrap_mean", values)
+    draws = _resample(len(data), lambda rows: data[rows].mean(axis=1), resamples, seed)
+    return _interval(float(data.mean()), draws, confidence)
+
+
+def paired_difference(
+    ours: Values, theirs: Values, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean of ``ours - theirs`` with a bootstrap interval over the pairs ``(N,)``, each measured on the same unit.
+
+    Raises:
+        RoboAlignError: as :func:`bootstrap_mean`, or lengths that differ.
+    """
+    first, second = _pairs("paired_difference", ours, theirs)
+    return bootstrap_mean(first - second, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def paired_gain_pct(
+    ours: Values,
+    theirs: Values,
+    *,
+    lower_is_better: bool = False,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Relative gain of the means, in per cent, positive when ours is better; pairs ``(N,)`` are resampled together.
+
+    ``100 (mean(ours) - mean(theirs)) / mean(theirs)``, with the sign turned for errors and distances.
+
+    Raises:
+        RoboAlignError: as :func:`paired_difference`, or values of ``theirs`` that are not all positive.
+    """
+    first, second = _pairs("paired_gain_pct", ours, theirs)
+    if second.min() <= 0:
+        raise RoboAlignError(f"paired_gain_pct: expected positive baseline values, found {second.min():g}")
+    sign = -100.0 if lower_is_better else 100.0
+
+    def gain(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        base = second[rows].mean(axis=1)
+        return np.asarray(sign * (first[rows].mean(axis=1) - base) / base)
+
+    everything = np.arange(len(first))[None]
+    return _interval(float(gain(everything)[0]), _resample(len(first), gain, resamples, seed), confidence)
+
+
+def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Success rate with Wilson's score interval (Wilson 1927), which holds near 0 and 1 and for few trials.
+
+    Raises:
+        RoboAlignError: no trials, or more successes than trials.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise RoboAlignError(f"wilson: expected 0 <= successes <= trials with a trial, found {successes} of {trials}")
+    z = NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    rate = successes / trials
+    scale = 1 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z / scale * float(np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)))
+    low = 0.0 if successes == 0 else centre - half  # exact at the ends, where rounding would leave 1e-17
+    high = 1.0 if successes == trials else centre + half
+    return Interval(rate, low, high)
+
+
+def _resample(
+    count: int, statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
+    block = max(1, _BLOCK // count)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    return np.concatenate([statistic(generator.integers(0, count, size=(size, count))) for size in sizes])
+
+
+def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> Interval:
+    tail = (1 - _checked(confidence)) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
+def _pairs(who: str, ours: Values, theirs: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    first, second = _finite(who, ours), _finite(who, theirs)
+    if first.shape != second.shape:
+        raise RoboAlignError(f"{who}: expected as many values on both sides, found {len(first)} and {len(second)}")
+    return first, second
+
+
+def _finite(who: str, values: Values) -> NDArray[np.float64]:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or len(data) == 0:
+        raise RoboAlignError(f"{who}: expected shape (N,) with N >= 1, found {data.shape}")
+    bad = int((~np.isfinite(data)).sum())
+    if bad:
+        raise RoboAlignError(f"{who}: expected finite values, found {bad} of {len(data)} that are not")
+    return data
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise RoboAlignError(f"confidence: expected a value between 0 and 1, found {confidence}")
+    return confidence

@@ -1,0 +1,57 @@
+"""Planning in imagination, in one process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roboalign_core.planning.cem import CEM, Array, CEMConfig
+from roboalign_core.planning.imagination import ImaginationServer
+from roboalign_core.reward.progress import ProgressModel
+from roboalign_core.world_model.model import WorldModel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do next, and what it should look like.
+
+    Attributes:
+        actions: (H, A).
+        score: predicted progress of these actions.
+        scores: (N,) of the last round's candidates.
+        frames: (H, height, width, 3) uint8, imagined.
+    """
+
+    actions: Array
+    score: float
+    scores: Array
+    frames: np.ndarray
+
+
+class CEMPlanner:
+    """Receding-horizon planning: plan from each new frame, carry out the first steps, plan again."""
+
+    def __init__(self, world_model: WorldModel, objective: ProgressModel, config: CEMConfig | None = None) -> None:
+        self.server = ImaginationServer(world_model, objective)
+        self.cem = CEM(config or CEMConfig(), world_model.config.action_dim)
+
+    def plan(
+        self,
+        frame: np.ndarray,
+        instruction: str,
+        reference: np.ndarray | None = None,
+        warm_start: Array | None = None,
+    ) -> Plan:
+        """Plan from a frame.
+
+        Args:
+            frame: (H, W, 3) uint8, what the camera sees now.
+            instruction: the task.
+            reference: what the camera saw when the task was given; ``frame`` where None.
+            warm_start: (H, A) to start the search from.
+        """
+        self.server.reset(frame if reference is None else reference, instruction)
+        self.server.observe(frame)
+        result = self.cem.optimise(self.server.score, warm_start)
+        return Plan(result.actions, result.score, result.scores, self.server.imagine(result.actions))

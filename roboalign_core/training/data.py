@@ -1,0 +1,167 @@
+"""Stores as training data: one or several, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from roboalign_core.episodes.augment import AugmentationConfig
+from roboalign_core.episodes.cache import FrameCache
+from roboalign_core.episodes.clips import Clip, ClipConfig, ClipSampler
+from roboalign_core.episodes.store import EpisodeStore
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.actions import ActionBinner
+
+
+class TrainingData:
+    """Episodes of one or more stores, decoded once, at the model's frame size.
+
+    Stores must agree in action width; episodes are numbered through in the order of the stores.
+    """
+
+    def __init__(self, folders: Sequence[str], size: tuple[int, int]) -> None:
+        if not folders:
+            raise RoboAlignError("data: expected at least one folder of episodes, found none")
+        stores = [EpisodeStore.open(folder) for folder in folders]
+        for store in stores:
+            store.verify()
+        widths = {len(store.spec.action_names) for store in stores}
+        if len(widths) > 1:
+            raise RoboAlignError(f"data: expected stores of one action width, found {sorted(widths)}")
+        self.stores = stores
+        self.caches = [FrameCache.open_or_build(store, size=size) for store in stores]
+        self.first = np.cumsum([0, *(len(cache) for cache in self.caches)])
+
+    @property
+    def episodes(self) -> int:
+        return int(self.first[-1])
+
+    @property
+    def lengths(self) -> Tensor:
+        """(episodes,) frames of each."""
+        return torch.from_numpy(np.concatenate([cache.lengths for cache in self.caches]))
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.stores[0].spec.action_names)
+
+    @property
+    def fps(self) -> float:
+        return float(self.stores[0].spec.fps)
+
+    @property
+    def identity(self) -> list[list[Any]]:
+        """What a resumed run must find again: source, episodes and frames of each store."""
+        return [[store.spec.source, len(store), store.frames] for store in self.stores]
+
+    def action_range(self, bins: int) -> dict[str, list[float]]:
+        """1st and 99th percentiles of the actions, for :class:`ActionBinner`."""
+        binner = ActionBinner.fit(np.concatenate([cache.actions for cache in self.caches]), bins)
+        return {"action_low": list(binner.low), "action_high": list(binner.high)}
+
+    def sampler(
+        self,
+        length: int,
+        augmentation: AugmentationConfig,
+        seed: int,
+        columns: Sequence[str] = (),
+        threshold: float = 0.0,
+        share: float = 0.0,
+    ) -> StoreSampler:
+        """Clips of ``length`` frames. With ``columns``, a ``share`` of them shows one of these state columns change by more than ``threshold``."""
+        samplers = []
+        for index, cache in enumerate(self.caches):
+            weights = _moving_weights(cache, length, columns, threshold, share) if columns else None
+            samplers.append(ClipSampler(cache, ClipConfig(length, 1, augmentation), seed + index, weights=weights))
+        return StoreSampler(samplers, seed)
+
+    # -- single frames ----------------------------------------------------------------------------------------------
+
+    def frames(self, episode: Tensor, step: Tensor) -> Tensor:
+        """Frames (B, H, W, 3) uint8 at (episode, step), (B,) each."""
+        return torch.from_numpy(np.stack([self.caches[s].frames[row] for s, row in self._rows(episode, step)]))
+
+    def column(self, name: str, episode: Tensor, step: Tensor) -> Tensor:
+        """Rows (B, K) float32 of a per-frame extra."""
+        return torch.from_numpy(np.stack([self._extra(s, name)[row] for s, row in self._rows(episode, step)]))
+
+    def column_names(self, name: str) -> tuple[str, ...]:
+        """Names of an extra's columns, the same in all stores."""
+        for index in range(len(self.stores)):
+            self._extra(index, name)
+        names = {store.spec.extras[name] for store in self.stores}
+        if len(names) > 1:
+            raise RoboAlignError(f"data: expected one set of column names for {name!r}, found {sorted(names)}")
+        return names.pop()
+
+    def column_range(self, name: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (K,) of an extra; a constant column gets deviation 1."""
+        rows = np.concatenate([self._extra(index, name) for index in range(len(self.stores))])
+        std = rows.std(0)
+        return torch.from_numpy(rows.mean(0)), torch.from_numpy(np.where(std < 1e-6, 1, std).astype(np.float32))
+
+    def _rows(self, episode: Tensor, step: Tensor) -> list[tuple[int, int]]:
+        episodes = episode.numpy()
+        store = np.searchsorted(self.first, episodes, side="right") - 1
+        local = episodes - self.first[store]
+        return [
+            (int(s), int(self.caches[s].starts[e] + t)) for s, e, t in zip(store, local, step.numpy(), strict=True)
+        ]
+
+    def _extra(self, store: int, name: str) -> NDArray[np.float32]:
+        extras = self.caches[store].extras
+        if name not in extras:
+            raise RoboAlignError(f"data: expected per-frame column {name!r}, found {', '.join(extras) or 'none'}")
+        return extras[name]
+
+
+class StoreSampler:
+    """Draws every batch from stores in proportion to their episodes."""
+
+    def __init__(self, samplers: Sequence[ClipSampler], seed: int) -> None:
+        self.samplers = list(samplers)
+        counts = np.array([len(sampler.episodes) for sampler in samplers], float)
+        self.shares = counts / counts.sum()
+        self.random = np.random.default_rng(seed)
+
+    def sample(self, batch: int) -> Clip:
+        if len(self.samplers) == 1:
+            return self.samplers[0].sample(batch)
+        counts = self.random.multinomial(batch, self.shares)
+        clips = [sampler.sample(int(count)) for sampler, count in zip(self.samplers, counts, strict=True) if count]
+        return Clip(*(torch.cat([getattr(clip, key) for clip in clips]) for key in ("frames", "actions", "episode", "start")))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "samplers": [sampler.state_dict() for sampler in self.samplers],
+            "random": self.random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
+            sampler.load_state_dict(saved)
+        self.random.bit_generator.state = state["random"]
+
+
+def _moving_weights(
+    cache: FrameCache, length: int, columns: Sequence[str], threshold: float, share: float
+) -> NDArray[np.float64]:
+    """A weight for every frame as the start of a clip, so that ``share`` of the clips show motion in ``columns``."""
+    names = cache.spec.extras.get("observation.state", ())
+    unknown = [column for column in columns if column not in names]
+    if unknown:
+        raise RoboAlignError(f"balance.columns: expected names among {', '.join(names) or 'none'}, found {unknown[0]!r}")
+    state = cache.extras["observation.state"][:, [names.index(column) for column in columns]]
+    moving = np.zeros(len(state), bool)
+    for start, count in zip(cache.starts, cache.lengths, strict=True):
+        rows = state[start : start + count]
+        for offset in range(max(0, count - length + 1)):
+            window = rows[offset : offset + length]
+            moving[start + offset] = (np.ptp(window, axis=0) > threshold).any()
+    weights = np.where(moving, share / max(1, moving.sum()), (1 - share) / max(1, (~moving).sum()))
+    return weights if moving.any() else np.ones(len(state))

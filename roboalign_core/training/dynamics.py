@@ -1,0 +1,165 @@
+"""Stage 2: the causal transformer on tokens and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roboalign_core.training.data import StoreSampler
+from roboalign_core.world_model.actions import ActionBinner
+from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_pixels
+
+
+@dataclass
+class BalanceConfig:
+    """Draw windows in which something other than the robot moves more often.
+
+    Attributes:
+        columns: names of per-frame columns (of ``observation.state``) that hold object positions; none: no balancing.
+        threshold: change over the window, in the columns' unit, that counts as motion.
+        share: share of drawn windows with motion.
+    """
+
+    columns: list[str] = field(default_factory=list)
+    threshold: float = 0.01
+    share: float = 0.6
+
+
+@dataclass
+class DynamicsStageConfig:
+    """What stage 2 draws and weighs.
+
+    Attributes:
+        clips: clips a step.
+        lengths: frames a clip, one of these a step (the papers: 8).
+        context_distance: the context frame lies up to so many frames before the first one; mostly 0.
+        moved_share: share of the clips with distance above 0.
+        own_share: share of the clips whose context is the tokenizer's own drawing, as after re-encoding.
+        frame_head_weight: weight of the one-pass head's loss beside the next-token loss.
+        changed_weight: extra weight of tokens that differ from the frame before.
+        label_smoothing: of both losses.
+        dropout: share of dynamics input tokens that are replaced by random ones, against exposure bias.
+        balance: see :class:`BalanceConfig`.
+    """
+
+    clips: int = 16
+    lengths: list[int] = field(default_factory=lambda: [9])
+    context_distance: int = 8
+    moved_share: float = 0.25
+    own_share: float = 0.25
+    frame_head_weight: float = 1.0
+    changed_weight: float = 1.0
+    label_smoothing: float = 0.0
+    dropout: float = 0.03
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+
+
+class DynamicsStage:
+    """Next-token loss on the dynamics tokens after the first frame (RoboAlign-R1, A4, stage 2).
+
+    The frozen tokenizer codes every batch anew, so that augmentation reaches the tokens too.
+    """
+
+    def __init__(
+        self,
+        config: DynamicsStageConfig,
+        model: WorldModelConfig,
+        tokenizer: DualBranchTokenizer,
+        samplers: Mapping[int, StoreSampler],
+        device: str,
+    ) -> None:
+        self.config, self.model, self.samplers = config, model, dict(samplers)
+        self.device = torch.device(device)
+        self.tokenizer = tokenizer.to(self.device).eval().requires_grad_(False)
+        self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
+        self.module = Dynamics(model).to(self.device)
+
+    def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        context, codes, bins = self._tokens()
+        frames = codes.shape[1]
+        ids = self.module.layout.sequence(context, self._disturb(codes), bins)
+        hidden = self.module.hidden(ids)
+        target = codes[:, 1:]
+        changed = target != codes[:, :-1]
+        weight = 1 + self.config.changed_weight * changed.float()
+        weight = weight / weight.mean()
+        token_logits = self.module.token_logits(hidden, frames)
+        frame_logits = self.module.frame_logits(hidden, frames)
+        token_loss = self._cross_entropy(token_logits, target, weight)
+        frame_loss = self._cross_entropy(frame_logits, target, weight)
+        figures = {
+            "token_loss": token_loss.item(),
+            "frame_loss": frame_loss.item(),
+            "token_accuracy": (token_logits.argmax(-1) == target).float().mean().item(),
+            "frame_accuracy": (frame_logits.argmax(-1) == target).float().mean().item(),
+            "changed": changed.float().mean().item(),
+        }
+        return token_loss + self.config.frame_head_weight * frame_loss, figures
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        each = F.cross_entropy(
+            logits.flatten(0, -2).float(),
+            target.flatten(),
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )
+        return (each * weight.flatten()).mean()
+
+    def _disturb(self, codes: Tensor) -> Tensor:
+        if not self.config.dropout:
+            return codes
+        noise = torch.randint(0, self.module.layout.dynamics_codes, codes.shape, device=codes.device)
+        drop = torch.rand(codes.shape, device=codes.device) < self.config.dropout
+        drop[:, 0] = False
+        return torch.where(drop, noise, codes)
+
+    @torch.no_grad()
+    def _tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Context codes (B, n), dynamics codes (B, T, m), action bins (B, T, A) of a fresh batch."""
+        length = self.config.lengths[int(torch.randint(len(self.config.lengths), ()))]
+        clip = self.samplers[length + self.config.context_distance].sample(self.config.clips)
+        batch = clip.frames.shape[0]
+        distance = torch.randint(1, self.config.context_distance + 1, (batch,)) if self.config.context_distance else None
+        start = torch.full((batch,), self.config.context_distance)
+        source = start.clone()
+        if distance is not None:
+            far = torch.rand(batch) < self.config.moved_share
+            source = torch.where(far, start - distance, start)
+        rows = torch.arange(batch)
+        steps = start[:, None] + torch.arange(length)
+        size = self.model.image_size
+        pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
+        later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
+        features, context = self._context(pixels)
+        _, codes = self.tokenizer.encode_dynamics(later, features.repeat(length))
+        bins = self.binner(clip.actions[rows[:, None], steps]).to(self.device)
+        return context, codes.unflatten(0, (batch, length)), bins
+
+    def _context(self, pixels: Tensor) -> tuple[ContextFeatures, Tensor]:
+        count = int(self.config.own_share * len(pixels))
+        if count:
+            features = self.tokenizer.context_features(self.tokenizer.encode_context(pixels[:count])[0])
+            codes = self.tokenizer.encode_dynamics(pixels[:count], features)[1]
+            own = self.tokenizer.decode_dynamics(codes, features).clamp(0, 1)
+            pixels = torch.cat([own, pixels[count:]])
+        values, codes = self.tokenizer.encode_context(pixels)
+        return self.tokenizer.context_features(values), codes
+
+    def state(self) -> dict[str, Any]:
+        return {str(length): sampler.state_dict() for length, sampler in self.samplers.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for length, sampler in self.samplers.items():
+            sampler.load_state_dict(state[str(length)])
+
+    def export(self, folder: Path) -> None:
+        WorldModel(self.model, self.tokenizer, self.module).save_pretrained(folder)

@@ -1,0 +1,44 @@
+"""Which pixels matter: a small robot and small objects on a large, calm table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def saliency(frames: Tensor, context: Tensor, foreground: float, motion: float) -> Tensor:
+    """Loss weights (B, 1, H, W), mean 1 per frame, for frames (B, 3, H, W) in [0, 1] with the context frame of each.
+
+    A plain pixel mean is ruled by the background: a model may lose a thin gripper and still score well. Weighted up
+    here are pixels whose colour is far from the frame's median colour (the background, without knowing any colour in
+    advance) and pixels that changed since the context frame, both widened by two pixels.
+    """
+    median = frames.flatten(2).median(dim=2).values[..., None, None]
+    distinct = (frames - median).abs().amax(1, keepdim=True)
+    moved = (frames - context).abs().amax(1, keepdim=True)
+    weight = foreground * _widen(distinct) + motion * _widen(moved)
+    weight = 1 + weight
+    return weight / weight.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def _widen(mask: Tensor) -> Tensor:
+    return F.max_pool2d((mask * 4).clamp(max=1), 5, stride=1, padding=2)
+
+
+def reconstruction_loss(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 and squared error on pixels, and L1 on differences of neighbouring pixels (edges), for (B, 3, H, W).
+
+    The squared part pulls hard on what is missing altogether, the L1 parts keep edges sharp.
+    """
+    error = predicted - target
+    pixels = ((error.abs() + 4 * error.square()) * weight).mean()
+    horizontal = (predicted.diff(dim=3) - target.diff(dim=3)).abs() * weight[..., 1:]
+    vertical = (predicted.diff(dim=2) - target.diff(dim=2)).abs() * weight[..., 1:, :]
+    return pixels + 0.5 * (horizontal.mean() + vertical.mean())
+
+
+def psnr(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over frames of the peak signal-to-noise ratio in dB of (B, 3, H, W) in [0, 1]."""
+    error = (predicted.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return (-10 * torch.log10(error)).mean()

@@ -1,0 +1,104 @@
+"""Stage 1: the dual-branch tokenizer, on pixels only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roboalign_core.training.data import StoreSampler
+from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
+from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.model import save_tokenizer
+from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
+
+
+@dataclass
+class TokenizerStageConfig:
+    """What stage 1 draws and weighs.
+
+    Attributes:
+        clips: clips a step.
+        targets: later frames that are drawn of each clip.
+        distance: largest distance in frames between context and later frame; 0 is drawn too, because
+            Sliding Window Re-encoding makes the current frame its own context.
+        same_share: share of the later frames at distance 0.
+        own_share: share of the clips whose context frame is the tokenizer's own reconstruction, as in long rollouts.
+        foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
+    """
+
+    clips: int = 24
+    targets: int = 2
+    distance: int = 16
+    same_share: float = 0.1
+    own_share: float = 0.25
+    foreground: float = 4.0
+    motion: float = 4.0
+
+
+class TokenizerStage:
+    """Reconstruct a context frame alone, and later frames given the context (RoboAlign-R1, A4, stage 1)."""
+
+    def __init__(self, config: TokenizerStageConfig, model: WorldModelConfig, sampler: StoreSampler, device: str) -> None:
+        self.config, self.model, self.sampler = config, model, sampler
+        self.device = torch.device(device)
+        self.module = DualBranchTokenizer(model.tokenizer).to(self.device)
+
+    def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        context, targets = self._draw()
+        context = self._own(context)
+        count = targets.shape[0] // context.shape[0]
+        values, context_codes = self.module.encode_context(context)
+        features = self.module.context_features(values)
+        drawn = self.module.decode_context(features)
+        repeated = features.repeat(count)
+        later, dynamics_codes = self.module.encode_dynamics(targets, repeated)
+        predicted = self.module.decode_latent(self.module.latent(later, repeated), repeated)
+
+        sources = context.repeat_interleave(count, 0)
+        weight = saliency(targets, sources, self.config.foreground, self.config.motion)
+        flat = saliency(context, context, self.config.foreground, 0.0)
+        context_loss = reconstruction_loss(drawn, context, flat)
+        dynamics_loss = reconstruction_loss(predicted, targets, weight)
+        figures = {
+            "context_psnr": psnr(drawn.detach(), context).item(),
+            "dynamics_psnr": psnr(predicted.detach(), targets).item(),
+            "context_codes": float(context_codes.unique().numel()),
+            "dynamics_codes": float(dynamics_codes.unique().numel()),
+        }
+        return context_loss + dynamics_loss, figures
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Context frames (B, 3, H, W) and later frames (B·targets, 3, H, W)."""
+        clip = self.sampler.sample(self.config.clips)
+        frames = clip.frames.to(self.device)
+        batch, length = frames.shape[:2]
+        steps = torch.randint(0, length, (batch, self.config.targets))
+        steps[torch.rand(steps.shape) < self.config.same_share] = 0
+        index = torch.arange(batch)[:, None].expand_as(steps)
+        size = self.model.image_size
+        return to_pixels(frames[:, 0], size), to_pixels(frames[index, steps].flatten(0, 1), size)
+
+    @torch.no_grad()
+    def _own(self, context: Tensor) -> Tensor:
+        """Some contexts as the tokenizer itself would draw them."""
+        count = int(self.config.own_share * len(context))
+        if not count:
+            return context
+        features = self.module.context_features(self.module.encode_context(context[:count])[0])
+        values, _ = self.module.encode_dynamics(context[:count], features)
+        own = self.module.decode_latent(self.module.latent(values, features), features)
+        return torch.cat([own.clamp(0, 1), context[count:]])
+
+    def state(self) -> dict[str, Any]:
+        return {"sampler": self.sampler.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state["sampler"])
+
+    def export(self, folder: Path) -> None:
+        save_tokenizer(folder, self.model, self.module, torch.bfloat16)

@@ -1,0 +1,146 @@
+"""``roboalign train stage=…``"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from roboalign_core.bundled import resolve_model
+from roboalign_core.episodes.augment import AugmentationConfig
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.training.data import TrainingData
+from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
+from roboalign_core.training.loop import LoopConfig, Stage, Trainer
+from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
+from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
+from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
+from roboalign_core.verb import Verb
+from roboalign_core.world_model.config import DynamicsConfig, TokenizerConfig, WorldModelConfig
+from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of the networks (``configs/model/``); what depends on the robot is read from the data."""
+
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    action_bins: int = 256
+    window: int = 8
+
+
+@dataclass
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        data: folders of episode stores.
+        out: run folder; the same command goes on where it stopped.
+        world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
+            ``progress``.
+        stage: the stage's name and settings (``configs/stage/``).
+        model, augmentation, loop: see their classes.
+    """
+
+    data: list[str] = MISSING
+    out: str = MISSING
+    world_model: str = ""
+    stage: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def train(config: TrainConfig) -> Mapping[str, Any]:
+    """Train one stage; returns its last figures."""
+    name, settings = _settings(config.stage)
+    build, _ = STAGES[name]
+    torch.manual_seed(config.loop.seed)
+    data = TrainingData(config.data, (config.model.tokenizer.height, config.model.tokenizer.width))
+    stage = build(config, settings, data)
+    identity = {
+        "stage": {"name": name, **asdict(settings)},
+        "model": asdict(config.model),
+        "augmentation": asdict(config.augmentation),
+        "loop": {key: value for key, value in asdict(config.loop).items() if key not in ("checkpoint_every", "log_every")},
+        "data": data.identity,
+        "world_model": config.world_model,
+    }
+    figures = Trainer(stage, config.loop, Path(config.out), identity).train()
+    return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
+
+
+def _settings(stage: Any) -> tuple[str, Any]:
+    """Name and checked settings of the stage."""
+    name = stage.get("name") if isinstance(stage, dict) else None
+    if name not in STAGES:
+        raise RoboAlignError(f"stage: expected one of {', '.join(STAGES)}, found {name!r}")
+    rest = {key: value for key, value in stage.items() if key != "name"}
+    try:
+        return name, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(STAGES[name][1]), rest))
+    except OmegaConfBaseException as error:
+        raise RoboAlignError(f"stage {name}: {' '.join(str(error).split())}") from error
+
+
+def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: TrainingData) -> Stage:
+    model = WorldModelConfig(
+        tokenizer=config.model.tokenizer,
+        dynamics=config.model.dynamics,
+        action_dim=data.action_dim,
+        action_bins=config.model.action_bins,
+        fps=data.fps,
+        window=config.model.window,
+        **data.action_range(config.model.action_bins),
+    )
+    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
+    return TokenizerStage(settings, model, sampler, config.loop.device)
+
+
+def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData) -> Stage:
+    folder = _needed(config, "the model folder of a trained tokenizer")
+    model = load_config(folder)
+    model.dynamics, model.window = config.model.dynamics, config.model.window
+    if model.action_dim != data.action_dim:
+        raise RoboAlignError(f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}")
+    longest = max(settings.lengths)
+    if longest > model.dynamics.max_frames:
+        raise RoboAlignError(f"stage.lengths: expected at most max_frames {model.dynamics.max_frames}, found {longest}")
+    samplers = {
+        length + settings.context_distance: data.sampler(
+            length + settings.context_distance, config.augmentation, config.loop.seed, **asdict(settings.balance)
+        )
+        for length in settings.lengths
+    }
+    return DynamicsStage(settings, model, load_tokenizer(folder, model), samplers, config.loop.device)
+
+
+def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:
+    folder = _needed(config, "a trained world model")
+    return ProgressStage(settings, WorldModel.from_pretrained(folder, config.loop.device), data, config.loop.seed)
+
+
+def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) -> Stage:
+    size = (config.model.tokenizer.height, config.model.tokenizer.width)
+    return ProbeStage(settings, size, data, config.loop.seed, config.loop.device)
+
+
+def _needed(config: TrainConfig, what: str) -> Path:
+    if not config.world_model:
+        raise RoboAlignError(f"world_model: expected {what}, found nothing; set world_model=FOLDER")
+    return resolve_model(config.world_model)
+
+
+STAGES: dict[str, tuple[Callable[[TrainConfig, Any, TrainingData], Stage], type]] = {
+    "tokenizer": (_tokenizer, TokenizerStageConfig),
+    "dynamics": (_dynamics, DynamicsStageConfig),
+    "progress": (_progress, ProgressStageConfig),
+    "probe": (_probe, ProbeStageConfig),
+}
+
+VERB = Verb("train", "train one stage of a model; resumes by itself", TrainConfig, train)

@@ -1,0 +1,26 @@
+"""What a command of ``roboalign`` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command: ``roboalign <name> [key=value ...]``.
+
+    Attributes:
+        name: the word on the command line; its yaml node is ``configs/<name>.yaml``.
+        help: one line.
+        config: the dataclass that the yaml node and the overrides fill.
+        run: takes an instance of ``config`` and returns a flat mapping of results.
+        positional: the field of ``config`` that arguments without ``=`` fill, if any.
+    """
+
+    name: str
+    help: str
+    config: type
+    run: Callable[[Any], Mapping[str, Any]]
+    positional: str | None = None

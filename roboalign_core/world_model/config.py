@@ -1,0 +1,131 @@
+"""Geometry and sizes of a world model; every other number follows from these."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.layout import TokenLayout
+
+
+@dataclass
+class TokenizerConfig:
+    """Dual-branch FSQ tokenizer (RoboAlign-R1, A4).
+
+    Attributes:
+        height, width: frame size in pixels.
+        patch: pixels a side of the first patches.
+        context_stride: pixels a side that one context token covers.
+        dynamics_stride: pixels a side that one dynamics token covers.
+        context_levels, dynamics_levels: FSQ levels of the two branches.
+        fine_width, latent_width: channels at the patch grid and at the context grid.
+        encoder_blocks, decoder_blocks: transformer blocks at the context grid, for each branch.
+        heads: attention heads.
+    """
+
+    height: int = 64
+    width: int = 64
+    patch: int = 4
+    context_stride: int = 8
+    dynamics_stride: int = 16
+    context_levels: list[int] = field(default_factory=lambda: [5, 5, 5, 5, 5])
+    dynamics_levels: list[int] = field(default_factory=lambda: [8, 8, 6, 5])
+    fine_width: int = 64
+    latent_width: int = 192
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    heads: int = 6
+
+    def __post_init__(self) -> None:
+        for name, outer, inner in (
+            ("context_stride", self.context_stride, self.patch),
+            ("dynamics_stride", self.dynamics_stride, self.context_stride),
+            ("height", self.height, self.dynamics_stride),
+            ("width", self.width, self.dynamics_stride),
+        ):
+            if outer < inner or outer % inner:
+                raise RoboAlignError(f"tokenizer {name}: expected a multiple of {inner}, found {outer}")
+        if self.latent_width % self.heads:
+            raise RoboAlignError(f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}")
+
+    @property
+    def context_grid(self) -> tuple[int, int]:
+        return self.height // self.context_stride, self.width // self.context_stride
+
+    @property
+    def dynamics_grid(self) -> tuple[int, int]:
+        return self.height // self.dynamics_stride, self.width // self.dynamics_stride
+
+
+@dataclass
+class DynamicsConfig:
+    """Causal transformer in LLaMA's form.
+
+    Attributes:
+        layers, dim, heads, ffn: the usual sizes.
+        max_frames: longest sequence in frames (context frame not counted) that positions exist for.
+        frame_head_layers: transformer layers of the head that predicts all tokens of a frame in one pass.
+        rope_theta: base of the rotary position embedding.
+    """
+
+    layers: int = 6
+    dim: int = 256
+    heads: int = 4
+    ffn: int = 768
+    max_frames: int = 17
+    frame_head_layers: int = 2
+    rope_theta: float = 10000.0
+
+
+@dataclass
+class WorldModelConfig:
+    """A world model: tokenizer, dynamics, and the robot's actions."""
+
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    action_dim: int = 3
+    action_bins: int = 256
+    action_low: list[float] = field(default_factory=list)
+    action_high: list[float] = field(default_factory=list)
+    fps: float = 5.0
+    window: int = 8
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.tokenizer.height, self.tokenizer.width
+
+    @property
+    def layout(self) -> TokenLayout:
+        rows, columns = self.tokenizer.context_grid
+        small_rows, small_columns = self.tokenizer.dynamics_grid
+        return TokenLayout(
+            dynamics_codes=_product(self.tokenizer.dynamics_levels),
+            context_codes=_product(self.tokenizer.context_levels),
+            action_bins=self.action_bins,
+            context_tokens=rows * columns,
+            dynamics_tokens=small_rows * small_columns,
+            action_tokens=self.action_dim,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> WorldModelConfig:
+        """Inverse of :meth:`to_dict`; unknown or missing keys raise RoboAlignError."""
+        try:
+            rest = {key: item for key, item in value.items() if key not in ("tokenizer", "dynamics")}
+            return cls(
+                tokenizer=TokenizerConfig(**value["tokenizer"]), dynamics=DynamicsConfig(**value["dynamics"]), **rest
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise RoboAlignError(f"world model config: expected the keys of WorldModelConfig, found a problem: {error}") from error
+
+
+def _product(levels: list[int]) -> int:
+    result = 1
+    for level in levels:
+        result *= level
+    return result

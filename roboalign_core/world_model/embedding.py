@@ -1,0 +1,63 @@
+"""Token embeddings that know what a code means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.fsq import FSQ
+
+
+class TokenEmbedding(nn.Module):
+    """One vector a vocabulary entry: a free table plus a small network on the entry's meaning.
+
+    Codes whose FSQ values are close look alike, and so do neighbouring action bins; a free table alone would have to
+    learn that from data for thousands of entries. :meth:`table` is the plain embedding matrix that a LLaMA checkpoint
+    holds, as input and (tied) as output.
+    """
+
+    meaning: Tensor
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        layout, dim = config.layout, config.dynamics.dim
+        self.register_buffer("meaning", _meanings(config), persistent=False)
+        self.free = nn.Parameter(torch.randn(layout.vocabulary, dim) * 0.01)
+        self.network = nn.Sequential(nn.Linear(self.meaning.shape[1], dim), nn.GELU(), nn.Linear(dim, dim))
+        nn.init.normal_(self.network[-1].weight, std=0.02)
+        nn.init.zeros_(self.network[-1].bias)
+
+    def table(self, entries: int | None = None) -> Tensor:
+        """(vocabulary, dim), or its first ``entries`` rows."""
+        return self.free[:entries] + self.network(self.meaning[:entries])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.free[ids] + self.network(self.meaning[ids])
+
+
+def _meanings(config: WorldModelConfig) -> Tensor:
+    """(vocabulary, features): kind of token, and sines of its FSQ values or of its action bin."""
+    layout = config.layout
+    parts = [
+        _code_features(FSQ(config.tokenizer.dynamics_levels)),
+        _code_features(FSQ(config.tokenizer.context_levels)),
+        _waves(torch.linspace(-1, 1, layout.action_bins).unsqueeze(-1)),
+    ]
+    width = max(part.shape[1] for part in parts)
+    rows = []
+    for kind, part in enumerate(parts):
+        one_hot = torch.zeros(len(part), len(parts))
+        one_hot[:, kind] = 1
+        rows.append(torch.cat([one_hot, part, torch.zeros(len(part), width - part.shape[1])], dim=1))
+    return torch.cat(rows)
+
+
+def _code_features(fsq: FSQ) -> Tensor:
+    return _waves(fsq.values(torch.arange(fsq.codes)))
+
+
+def _waves(values: Tensor) -> Tensor:
+    """(N, d) in [-1, 1] → (N, 7d): the value and three octaves of sine and cosine."""
+    scaled = values.unsqueeze(-1) * torch.tensor([1.0, 2.0, 4.0]) * (torch.pi / 2)
+    return torch.cat([values, scaled.sin().flatten(1), scaled.cos().flatten(1)], dim=1)

@@ -1,0 +1,197 @@
+"""The world model as users hold it: load, imagine, save."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from roboalign_core.bundled import resolve_model
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import read_json, write_json
+from roboalign_core.tensors import load_into, load_tensors, save_tensors
+from roboalign_core.world_model.actions import ActionBinner
+from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.rollout import Context, Mode, Order, Rollout, roll
+from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_frames, to_pixels
+from roboalign_core.world_model.transformer import llama_config
+
+if TYPE_CHECKING:
+    from roboalign_core.world_model.session import Session
+
+CONFIG, TOKENIZER, FRAME_HEAD, LLAMA = "config.json", "tokenizer.safetensors", "frame_head.safetensors", "dynamics"
+
+
+def check_frame(frame: np.ndarray) -> None:
+    """Raise RoboAlignError unless ``frame`` is (H, W, 3) uint8."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise RoboAlignError(f"frame: expected a uint8 array (H, W, 3), found {found}")
+
+
+class WorldModel:
+    """What a robot's camera will see under commanded actions.
+
+    Attributes:
+        config: sizes and geometry.
+        tokenizer, dynamics: the two networks.
+    """
+
+    def __init__(self, config: WorldModelConfig, tokenizer: DualBranchTokenizer, dynamics: Dynamics) -> None:
+        self.config = config
+        self.tokenizer = tokenizer.eval()
+        self.dynamics = dynamics.eval()
+        self.binner = ActionBinner(tuple(config.action_low), tuple(config.action_high), config.action_bins)
+
+    @property
+    def device(self) -> torch.device:
+        return self.dynamics.backbone.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.dynamics.backbone.norm.weight.dtype
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    ) -> WorldModel:
+        """Load a bundled model by name, a folder, or a hub id.
+
+        Args:
+            dtype: of the weights; by default bfloat16 where the device computes it natively, else float32.
+
+        Raises:
+            RoboAlignError: nothing there, or its files do not fit together.
+        """
+        from roboalign_core.precision import native_dtype
+
+        folder = resolve_model(name)
+        config = load_config(folder)
+        tokenizer = load_tokenizer(folder, config)
+        dynamics = Dynamics(config)
+        llama = load_tensors(folder / LLAMA / "model.safetensors")
+        dynamics.embedding = nn.Embedding(config.layout.vocabulary, config.dynamics.dim)
+        load_into(dynamics, _from_llama(llama, load_tensors(folder / FRAME_HEAD)), f"{folder}/{LLAMA}")
+        dtype = native_dtype(torch.device(device)) if dtype is None else dtype
+        return cls(config, tokenizer.to(device, dtype), dynamics.to(device, dtype))
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.bfloat16) -> None:
+        """Write safetensors and config.json, each file atomically; ``dynamics/`` loads as ``LlamaForCausalLM``."""
+        folder = Path(folder)
+        save_tokenizer(folder, self.config, self.tokenizer, dtype)
+        save_tensors(folder / LLAMA / "model.safetensors", _to_llama(self.dynamics), dtype)
+        capacity = self.dynamics.backbone.capacity
+        settings = llama_config(self.config.dynamics, self.config.layout.vocabulary, capacity)
+        write_json(folder / LLAMA / "config.json", {**settings, "dtype": str(dtype).removeprefix("torch.")})
+        save_tensors(folder / FRAME_HEAD, self.dynamics.frame_head.state_dict(), dtype)
+
+    # -- imagination ------------------------------------------------------------------------------------------------
+
+    def session(self, order: Order = "token") -> Session:
+        """A stream of frames: ``reset``, ``step``, ``observe``."""
+        from roboalign_core.world_model.session import Session
+
+        return Session(self, order)
+
+    def rollout(
+        self,
+        frame: np.ndarray,
+        actions: np.ndarray,
+        mode: Mode = "swr",
+        window: int | None = None,
+        order: Order = "token",
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Rollout:
+        """Imagine N futures of one frame.
+
+        Args:
+            frame: (H, W, 3) uint8 of any size; resized to the model's.
+            actions: (N, T, A) float32 in the units of the robot that the model was trained on.
+            mode: see :func:`roboalign_core.world_model.rollout.roll`.
+            window: frames a segment (``frozen`` and ``swr``); the model's default where None.
+            order: ``token`` (token by token, as in the papers) or ``frame`` (all tokens of a frame in one pass).
+            temperature: 0 picks the likeliest code, else codes are sampled.
+
+        Raises:
+            RoboAlignError: wrong shapes or widths, NaN, no frames or candidates, window out of range.
+        """
+        check_frame(frame)
+        actions = np.asarray(actions, dtype=np.float32)
+        if actions.ndim != 3 or 0 in actions.shape:
+            raise RoboAlignError(f"actions: expected (candidates, frames, {self.config.action_dim}), found {actions.shape}")
+        bins = self.action_bins(actions)
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
+        context = self.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
+        return roll(self, context, bins, mode, window or self.config.window, order, temperature, generator)
+
+    def action_bins(self, actions: np.ndarray) -> Tensor:
+        """Actions (…, A) → bins (…, A) on the model's device."""
+        return self.binner(torch.from_numpy(np.ascontiguousarray(actions, np.float32))).to(self.device)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Context:
+        """uint8 frames (B, H, W, 3) as contexts, and each relative to itself as the frame to start from."""
+        pixels = to_pixels(frames.to(self.device), self.config.image_size)
+        values, codes = self.tokenizer.encode_context(pixels)
+        features = self.tokenizer.context_features(values)
+        return Context(codes, self.tokenizer.encode_dynamics(pixels, features)[1], features)
+
+    @torch.no_grad()
+    def encode_dynamics(self, frames: Tensor, features: ContextFeatures) -> Tensor:
+        """uint8 frames (B, H, W, 3) relative to contexts (B, …) → codes (B, dynamics_tokens)."""
+        pixels = to_pixels(frames.to(self.device), self.config.image_size)
+        return self.tokenizer.encode_dynamics(pixels, features)[1]
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, features: ContextFeatures) -> Tensor:
+        """Codes (B, dynamics_tokens) and the context of each → uint8 (B, H, W, 3)."""
+        return to_frames(self.tokenizer.decode_dynamics(codes, features))
+
+    @torch.no_grad()
+    def latent(self, codes: Tensor, features: ContextFeatures) -> Tensor:
+        """Codes (B, dynamics_tokens) and the context of each → tokenizer features (B, h·w, C)."""
+        return self.tokenizer.latent(self.tokenizer.dynamics_fsq.values(codes), features)
+
+
+def load_config(folder: Path) -> WorldModelConfig:
+    """config.json of a model folder."""
+    return WorldModelConfig.from_dict(read_json(folder / CONFIG))
+
+
+def load_tokenizer(folder: Path, config: WorldModelConfig) -> DualBranchTokenizer:
+    """The tokenizer of a model folder, float32."""
+    tokenizer = DualBranchTokenizer(config.tokenizer)
+    load_into(tokenizer, load_tensors(folder / TOKENIZER), f"{folder}/{TOKENIZER}")
+    return tokenizer
+
+
+def save_tokenizer(folder: Path, config: WorldModelConfig, tokenizer: DualBranchTokenizer, dtype: torch.dtype) -> None:
+    """config.json and the tokenizer's weights."""
+    save_tensors(folder / TOKENIZER, tokenizer.state_dict(), dtype)
+    write_json(folder / CONFIG, config.to_dict())
+
+
+def _to_llama(dynamics: Dynamics) -> dict[str, Tensor]:
+    embedding = dynamics.embedding
+    table = embedding.weight if isinstance(embedding, nn.Embedding) else embedding.table()
+    backbone = {f"model.{name}": value for name, value in dynamics.backbone.state_dict().items()}
+    return {**backbone, "model.embed_tokens.weight": table}
+
+
+def _from_llama(llama: dict[str, Tensor], frame_head: dict[str, Tensor]) -> dict[str, Tensor]:
+    rest = dict(llama)
+    try:
+        table = rest.pop("model.embed_tokens.weight")
+    except KeyError as error:
+        raise RoboAlignError(f"dynamics weights: expected a LlamaForCausalLM checkpoint, found no {error}") from error
+    state = {name.replace("model.", "backbone.", 1): value for name, value in rest.items()}
+    state["embedding.weight"] = table
+    return state | {f"frame_head.{name}": value for name, value in frame_head.items()}

@@ -1,0 +1,205 @@
+"""Imagining the future: one segment at a time, and how segments are joined into long rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.tokenizer import ContextFeatures, to_frames
+
+if TYPE_CHECKING:
+    from roboalign_core.world_model.model import WorldModel
+
+Mode = Literal["plain", "frozen", "swr"]
+Order = Literal["token", "frame"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A frame that imagination starts from.
+
+    Attributes:
+        codes: (b, context_tokens), b = 1 where all candidates share it.
+        start: (b, dynamics_tokens), the current frame relative to the context.
+        features: what decoding needs of the context.
+    """
+
+    codes: Tensor
+    start: Tensor
+    features: ContextFeatures
+
+
+class Imagination:
+    """Candidates that imagine on from one context, a frame a step.
+
+    The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
+    tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        context: Context,
+        candidates: int,
+        order: Order,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if order not in get_args(Order):
+            raise RoboAlignError(f"decoding order: expected one of {get_args(Order)}, found {order!r}")
+        self.dynamics, self.layout = world_model.dynamics, world_model.config.layout
+        self.context, self.order = context, order
+        self.temperature, self.generator = temperature, generator
+        cache = self.dynamics.backbone.cache(len(context.codes), world_model.dtype)
+        self.dynamics.hidden(self.layout.context_ids(context.codes), cache)
+        self.cache = cache if len(context.codes) == candidates else cache.expand(candidates)
+        self.pending = context.start.expand(candidates, -1)
+        self.frames = 0
+
+    def follow(self, actions: Tensor, dynamics: Tensor) -> None:
+        """Take known history in, without predicting: action bins (N, T, A) and the frames (N, T, m) that they led to."""
+        steps = torch.cat([self.layout.action_ids(actions), dynamics], dim=-1).flatten(1)
+        ids = torch.cat([self.pending, steps], dim=1)
+        self.dynamics.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
+        self.pending = dynamics[:, -1]
+        self.frames += actions.shape[1]
+
+    def step(self, actions: Tensor) -> Tensor:
+        """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""
+        ids = torch.cat([self.pending, self.layout.action_ids(actions)], dim=1)
+        hidden = self.dynamics.hidden(ids, self.cache)
+        codes = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
+        self.frames += 1
+        return codes
+
+    def _whole_frame(self, hidden: Tensor) -> Tensor:
+        codes = self._pick(self.dynamics.frame_head(hidden))
+        self.pending = codes
+        return codes
+
+    def _token_by_token(self, hidden: Tensor) -> Tensor:
+        tokens = []
+        for index in range(self.layout.dynamics_tokens):
+            if index:
+                hidden = self.dynamics.hidden(tokens[-1].unsqueeze(1), self.cache)
+            tokens.append(self._pick(self.dynamics.head(hidden[:, -1])))
+        self.pending = tokens[-1].unsqueeze(1)
+        return torch.stack(tokens, dim=1)
+
+    def _pick(self, logits: Tensor) -> Tensor:
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        noise = torch.empty(logits.shape, device=logits.device).exponential_(generator=self.generator)
+        return ((logits.float() / self.temperature).softmax(-1) / noise).argmax(-1)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Imagined codes (N, W, dynamics_tokens) and the context features (b, …) that they are relative to."""
+
+    features: ContextFeatures
+    codes: Tensor
+
+
+@dataclass
+class Rollout:
+    """N imagined futures of T frames; nothing is decoded before it is asked for."""
+
+    world_model: WorldModel = field(repr=False)
+    segments: Sequence[Segment]
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """Dynamics codes (N, T, dynamics_tokens), each relative to the context of its segment."""
+        return torch.cat([segment.codes for segment in self.segments], dim=1)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(N, T, H, W, 3) uint8."""
+        return torch.cat([self._decode(segment) for segment in self.segments], dim=1).cpu().numpy()
+
+    def latent(self, step: int) -> Tensor:
+        """The imagined frame ``step`` (negative from the end) as tokenizer features (N, h·w, C), without pixels."""
+        length = self.tokens.shape[1]
+        step = step + length if step < 0 else step
+        if not 0 <= step < length:
+            raise RoboAlignError(f"rollout step: expected one of {length} steps, found {step}")
+        for segment in self.segments:
+            if step < segment.codes.shape[1]:
+                features = segment.features.repeat(len(segment.codes) // len(segment.features.latent))
+                return self.world_model.latent(segment.codes[:, step], features)
+            step -= segment.codes.shape[1]
+        raise RoboAlignError("rollout: no segments")
+
+    def _decode(self, segment: Segment) -> Tensor:
+        candidates, steps = segment.codes.shape[:2]
+        features = segment.features.repeat(candidates // len(segment.features.latent))
+        parts = [self.world_model.decode(segment.codes[:, step], features) for step in range(steps)]
+        return torch.stack(parts, dim=1)
+
+
+@torch.no_grad()
+def roll(
+    world_model: WorldModel,
+    context: Context,
+    actions: Tensor,
+    mode: Mode,
+    window: int,
+    order: Order,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Rollout:
+    """Imagine along action bins (N, T, A) from one context.
+
+    ``plain`` keeps the first context and the whole history while the transformer has positions for it; then the oldest
+    half is dropped. ``frozen`` restarts every ``window`` frames from the first context and the last frame's tokens
+    (RLVR-World's long rollouts). ``swr`` restarts from the last frame, decoded and encoded again as context
+    (Sliding Window Re-encoding, RoboAlign-R1, A5).
+    """
+    if mode not in get_args(Mode):
+        raise RoboAlignError(f"rollout mode: expected one of {get_args(Mode)}, found {mode!r}")
+    limit = world_model.config.dynamics.max_frames - 1
+    if mode != "plain" and not 1 <= window <= limit:
+        raise RoboAlignError(f"rollout window: expected 1 to {limit} frames, found {window}")
+    candidates, steps = actions.shape[:2]
+    length = limit if mode == "plain" else window
+    segments: list[Segment] = []
+    imagination = Imagination(world_model, context, candidates, order, temperature, generator)
+    codes: list[Tensor] = []
+    for step in range(steps):
+        if imagination.frames == length:
+            segments.append(Segment(context.features, torch.stack(codes, dim=1)))
+            if mode == "plain":
+                history = Rollout(world_model, segments).tokens
+                imagination = _slide(world_model, context, actions[:, :step], history, imagination)
+            else:
+                context = _restart(world_model, context, codes[-1], mode)
+                imagination = Imagination(world_model, context, candidates, order, temperature, generator)
+            codes = []
+        codes.append(imagination.step(actions[:, step]))
+    segments.append(Segment(context.features, torch.stack(codes, dim=1)))
+    return Rollout(world_model, segments)
+
+
+def _restart(world_model: WorldModel, context: Context, last: Tensor, mode: Mode) -> Context:
+    if mode == "frozen":
+        codes = context.codes.expand(len(last), -1)
+        return Context(codes, last, context.features.repeat(len(last) // len(context.features.latent)))
+    frames = world_model.decode(last, context.features.repeat(len(last) // len(context.features.latent)))
+    return world_model.encode(frames)
+
+
+def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Tensor, old: Imagination) -> Imagination:
+    """A new imagination that keeps the newer half of the history."""
+    keep = old.frames // 2
+    start = Context(context.codes.expand(len(codes), -1), codes[:, -keep - 1], context.features)
+    new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator)
+    new.follow(actions[:, -keep:], codes[:, -keep:])
+    return new

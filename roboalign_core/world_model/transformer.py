@@ -1,0 +1,182 @@
+"""The dynamics transformer: LLaMA's architecture and parameter names, with a static key–value cache.
+
+Weights are interchangeable with ``transformers.LlamaForCausalLM`` (see :func:`llama_config`); a test holds both to the
+same logits. Own code, because training on a CPU needs a norm that is fused and decoding needs a cache that is never
+re-allocated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.config import DynamicsConfig
+from roboalign_core.world_model.layers import attend
+
+NORM_EPS = 1e-6
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values (layers, B, heads, capacity, d) of the tokens seen; ``length`` of them are filled."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+    def expand(self, batch: int) -> KeyValueCache:
+        """The same past for ``batch`` candidates (from a cache of batch 1)."""
+        shape = (self.keys.shape[0], batch, *self.keys.shape[2:])
+        keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
+        keys[..., : self.length, :] = self.keys[..., : self.length, :]
+        values[..., : self.length, :] = self.values[..., : self.length, :]
+        return KeyValueCache(keys, values, self.length)
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm, computed in float32."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = (scale.square() / x.shape[-1] + NORM_EPS).rsqrt()
+        return (x * scale).to(x.dtype) * self.weight.to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            self.add_module(name, nn.Linear(config.dim, config.dim, bias=False))
+
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
+        query, key, value = (
+            proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = _rotate(query, rotary), _rotate(key, rotary)
+        if past is not None:
+            key, value = past.append(key, value)
+        return self.o_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.ffn, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.ffn, bias=False)
+        self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = Norm(config.dim)
+        self.post_attention_layernorm = Norm(config.dim)
+
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, past)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class LlamaBackbone(nn.Module):
+    """Embeddings (B, L, dim) → hidden states (B, L, dim); parameter names are those of ``LlamaModel``."""
+
+    rotary: Tensor
+
+    def __init__(self, config: DynamicsConfig, capacity: int) -> None:
+        super().__init__()
+        self.config = config
+        self.capacity = capacity
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.norm = Norm(config.dim)
+        head_dim = config.dim // config.heads
+        frequency = config.rope_theta ** (-torch.arange(0, head_dim, 2).float() / head_dim)
+        angles = torch.outer(torch.arange(capacity).float(), frequency)
+        self.register_buffer("rotary", torch.stack([angles.cos(), angles.sin()]), persistent=False)
+
+    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Continue after the cache's tokens (which it then also holds), or start anew without one."""
+        start = cache.length if cache is not None else 0
+        end = start + x.shape[1]
+        if end > self.capacity:
+            raise RoboAlignError(f"dynamics transformer: expected at most {self.capacity} tokens, found {end}")
+        mask = _causal_mask(start, end, x)
+        rotary = self.rotary[:, start:end].to(x.dtype)
+        for index, layer in enumerate(self.layers):
+            past = None if cache is None else _LayerCache(cache, index, start, end)
+            x = layer(x, rotary, mask, past)
+        if cache is not None:
+            cache.length = end
+        return self.norm(x)
+
+    def cache(self, batch: int, dtype: torch.dtype) -> KeyValueCache:
+        """An empty cache for ``batch`` sequences."""
+        shape = (len(self.layers), batch, self.config.heads, self.capacity, self.config.dim // self.config.heads)
+        device = self.norm.weight.device
+        return KeyValueCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerCache:
+    cache: KeyValueCache
+    layer: int
+    start: int
+    end: int
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = self.cache.keys[self.layer], self.cache.values[self.layer]
+        keys[:, :, self.start : self.end] = key
+        values[:, :, self.start : self.end] = value
+        return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = rotary
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _causal_mask(start: int, end: int, x: Tensor) -> Tensor | None:
+    if end - start == 1:
+        return None
+    allowed = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start)
+    return torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).masked_fill(~allowed, float("-inf"))
+
+
+def llama_config(config: DynamicsConfig, vocabulary: int, capacity: int) -> dict[str, Any]:
+    """``config.json`` of the same network for ``transformers.LlamaForCausalLM``."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": config.dim,
+        "intermediate_size": config.ffn,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "max_position_embeddings": capacity,
+        "rms_norm_eps": NORM_EPS,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }

@@ -1,0 +1,136 @@
+"""One episode at a time: draw a policy, let it act, keep what the camera saw."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from roboalign_core.episodes import Episode
+from roboalign_core.errors import RoboAlignError
+from roboalign_sim import robosuite, tabletop
+from roboalign_sim.policies import POLICIES, Policy, RandomPolicy
+from roboalign_sim.registry import make_env
+from roboalign_sim.tasks import INSTRUCTIONS, progress_all
+
+
+class Recorder(ABC):
+    """Records episodes of one environment.
+
+    Args:
+        size: height and width of the frames.
+        steps: frames per episode; one less action is taken.
+        stop_on_success: whether an episode ends with the first frame that fulfils the instruction.
+        shares: how often each policy acts.
+    """
+
+    env_name: ClassVar[str]
+    fps: ClassVar[float]
+    camera: ClassVar[str]
+    action_names: ClassVar[tuple[str, ...]]
+    extras: ClassVar[Mapping[str, tuple[str, ...]]]
+    policies: ClassVar[Mapping[str, Callable[[], Policy]]]
+
+    def __init__(self, size: int, steps: int, stop_on_success: bool, shares: Mapping[str, float]) -> None:
+        self._names = sorted(shares)
+        total = sum(shares.values())
+        self._shares = [shares[name] / total for name in self._names]
+        self._made = {name: self.policies[name]() for name in self._names}
+        self._steps, self._stop = steps, stop_on_success
+        self.env = make_env(self.env_name, size=size, max_steps=steps, terminate_on_success=False)
+
+    @abstractmethod
+    def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """The extras of one frame, (K,) each; ``start`` is the reset's ``info``."""
+
+    def __call__(self, seed: int, index: int) -> Episode:
+        """Episode ``index`` of the collection ``seed``; its success is that of the last frame."""
+        rng = np.random.default_rng((seed, index))
+        policy = self._made[self._names[int(rng.choice(len(self._names), p=self._shares))]]
+        env_seed, policy_seed = (int(v) for v in rng.integers(2**31, size=2))
+        policy.reset(policy_seed)
+        frame, info = self.env.reset(seed=env_seed)
+        start, frames, actions = info, [frame], list[npt.NDArray[np.float32]]()
+        rows = [self.extra_rows(start, info)]
+        while len(frames) < self._steps and not (self._stop and info["success"]):
+            action = policy.act(frame, info)
+            frame, _, _, _, info = self.env.step(action)
+            frames.append(frame)
+            actions.append(action)
+            rows.append(self.extra_rows(start, info))
+        actions.append(np.zeros(len(self.action_names), np.float32))
+        return Episode(
+            frames=np.stack(frames),
+            actions=np.stack(actions),
+            instruction=info["instruction"],
+            success=bool(info["success"]),
+            fps=self.fps,
+            source=self.env_name,
+            camera=self.camera,
+            extras={name: np.stack([row[name] for row in rows]) for name in rows[0]},
+        )
+
+    def close(self) -> None:
+        """Free the environment."""
+        self.env.close()
+
+
+class TabletopRecorder(Recorder):
+    """The table-top: extras are the state, and the progress of all instructions since the first frame."""
+
+    env_name = "tabletop"
+    fps = tabletop.FPS
+    camera = "front"
+    action_names = tabletop.ACTION_NAMES
+    extras: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "observation.state": tabletop.STATE_NAMES,
+        "progress": INSTRUCTIONS,
+    }
+    policies = POLICIES
+
+    def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """See :class:`Recorder`."""
+        return {
+            "observation.state": tabletop.state_vector(info["state"]),
+            "progress": progress_all(start["state"], info["state"]),
+        }
+
+
+class RobosuiteLiftRecorder(Recorder):
+    """robosuite's Lift: extras are hand, cube and gripper, and the progress of the one instruction."""
+
+    env_name = "robosuite_lift"
+    fps = robosuite.FPS
+    camera = "oblique"
+    action_names = robosuite.ACTION_NAMES
+    extras: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "observation.state": robosuite.STATE_NAMES,
+        "progress": (robosuite.INSTRUCTION,),
+    }
+    policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
+        "expert": robosuite.LiftExpert,
+        "random": partial(RandomPolicy, len(robosuite.ACTION_NAMES)),
+    }
+
+    def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """See :class:`Recorder`."""
+        return {
+            "observation.state": robosuite.state_vector(info["state"]),
+            "progress": np.array([info["progress"]], np.float32),
+        }
+
+
+def recorder(env: str) -> type[Recorder]:
+    """The recorder of an environment.
+
+    Raises:
+        RoboAlignError: the environment is unknown.
+    """
+    kinds: dict[str, type[Recorder]] = {kind.env_name: kind for kind in (TabletopRecorder, RobosuiteLiftRecorder)}
+    if env not in kinds:
+        raise RoboAlignError(f"collect env: expected one of {sorted(kinds)}, found {env!r}")
+    return kinds[env]
