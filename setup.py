@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 
 # One line per extra that a module of ours asks for through `errors.require`.
 EXTRAS = {
-    # robosuite breaks with newer MuJoCo; what it needs has no wheels for Python 3.13 (requirements/robosuite_python313.txt)
+    # robosuite breaks with newer MuJoCo, and lacks wheels for Python 3.13: see requirements/robosuite_python313.txt.
     "sim": ["mujoco>=3.3,<3.4", "gymnasium>=1.2,<2", "robosuite==1.5.2; python_version < '3.13'"],
     # A distribution from apt (/opt/ros/jazzy) satisfies these as well: then install without this extra.
     "ros": [
@@ -30,12 +30,19 @@ EXTRAS = {
 }
 
 VERBS = {
+    "bundle": "roboalign_core.training.bundle:VERB",
     "collect": "roboalign_sim.collect:VERB",
     "convert": "roboalign_core.episodes.convert:VERB",
     "doctor": "roboalign_core.doctor:VERB",
     "evaluate": "roboalign_core.evaluation.verb:VERB",
-    "rollout": "roboalign_core.world_model.verb:VERB",
+    "plan": "roboalign_core.planning.verb:VERB",
+    "rollout": "roboalign_core.evaluation.rollout:VERB",
     "train": "roboalign_core.training.verb:VERB",
+}
+
+STUDIES = {
+    "closed_loop": "roboalign_sim.study:STUDY",
+    "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }
 
 
@@ -87,7 +94,7 @@ setup(
         "safetensors>=0.5",
         "hydra-core>=1.3,<1.4",
         "omegaconf>=2.3,<2.4",
-        "pyarrow>=17",
+        "pyarrow>=17,<26",  # 26 wants numpy 2 without saying so; robosuite wants numpy 1
         "av>=14",
         "pillow>=10",
         "rich>=13",
@@ -97,6 +104,7 @@ setup(
     entry_points={
         "console_scripts": ["roboalign = roboalign_core.cli:main"],
         "roboalign.verbs": [f"{name} = {target}" for name, target in VERBS.items()],
+        "roboalign.studies": [f"{name} = {target}" for name, target in STUDIES.items()],
     },
     zip_safe=False,
 )

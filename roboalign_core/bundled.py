@@ -15,11 +15,12 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 
 
-def resolve_model(name: str | os.PathLike[str]) -> Path:
+def resolve_model(name: str | os.PathLike[str], config: str = "config.json") -> Path:
     """Folder of a model.
 
     Args:
         name: a bundled name, a folder, or a hub id ``owner/name``.
+        config: the file by which a folder is known to hold this kind of model.
 
     Raises:
         RoboAlignError: nothing by that name.
@@ -27,13 +28,13 @@ def resolve_model(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     if text in bundled_models():
         return MODELS / text
-    if (Path(text) / "config.json").is_file():
+    if (Path(text) / config).is_file():
         return Path(text)
     if text.count("/") == 1 and not text.startswith((".", "/")) and not Path(text).exists():
         return _download(text)
     raise RoboAlignError(
         f"model {text!r}: expected a bundled name ({', '.join(bundled_models()) or 'none is bundled'}), "
-        "a folder with config.json, or a hub id owner/name, found none of these"
+        f"a folder with {config}, or a hub id owner/name, found none of these"
     )
 
 

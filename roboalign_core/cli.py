@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if out:
             write_json(Path(out) / "results.json", results)
         _show(verb, results)
-    except RoboAlignError as error:
-        print(f"roboalign: error: {error}", file=sys.stderr)
+    except (RoboAlignError, OSError) as error:
+        print(f"roboalign: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("roboalign: interrupted", file=sys.stderr)
@@ -75,7 +75,7 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
 
     overrides = [argument for argument in arguments if "=" in argument]
     plain = [argument for argument in arguments if "=" not in argument]
-    if plain and verb.positional is None or len(plain) > 1:
+    if (plain and verb.positional is None) or len(plain) > 1:
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
     try:
         with initialize_config_dir(version_base=None, config_dir=str(config_dir())):
@@ -115,7 +115,10 @@ def _git() -> str:
     if not (root / ".git").exists():
         return "not a checkout"
     describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 

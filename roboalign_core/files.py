@@ -33,6 +33,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what :func:`atomic_path` left anywhere below ``folder`` when its process was killed.
+
+    Only for folders that no other process writes to.
+    """
+    for path in Path(folder).rglob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:

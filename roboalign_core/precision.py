@@ -6,6 +6,23 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from roboalign_core.errors import RoboAlignError
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device by that name.
+
+    Raises:
+        RoboAlignError: no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RoboAlignError(f"device: expected one that torch can use here, found {str(name)!r} ({reason})") from error
+    return device
+
 
 def native_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device has instructions for it (GPU; CPU with AVX512-BF16 or AMX), else float32."""

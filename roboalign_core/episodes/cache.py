@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from roboalign_core.episodes import tables, video
+from roboalign_core.episodes.locking import exclusive
 from roboalign_core.episodes.resize import resize
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
@@ -93,14 +93,16 @@ class FrameCache:
         folder = store.path / "cache" / f"{height}x{width}"
         key = _key(store, height, width)
         if not _is_whole(folder, key):
-            _build(store, folder, (height, width), key, progress)
-        rows = np.load(folder / "rows.npz", allow_pickle=False)
-        names = list(store.spec.columns)
+            with exclusive(folder.parent / ".build.lock"):
+                if not _is_whole(folder, key):  # another process may have built it while we waited
+                    _build(store, folder, (height, width), key, progress)
+        with np.load(folder / "rows.npz", allow_pickle=False) as archive:
+            rows = {name: archive[name] for name in store.spec.columns}
         lengths = store.lengths
         return cls(
             frames=np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False),
-            actions=rows["action"],
-            extras={name: rows[name] for name in names if name != "action"},
+            actions=rows.pop("action"),
+            extras=rows,
             starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
             lengths=lengths,
             instructions=store.instructions,
@@ -130,29 +132,18 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _build(store: EpisodeStore, folder: Path, size: tuple[int, int], key: str, progress: bool) -> None:
-    """Build beside and rename, so that a crash leaves no half cache and other processes never see one."""
-    folder.parent.mkdir(exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    """Build beside and rename, so that a crash leaves no half cache; only one process is here at a time."""
+    temporary = folder.parent / f".{folder.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+    temporary.mkdir()
     try:
-        os.chmod(temporary, 0o755)
         _write_frames(store, temporary / "frames.npy", size, progress)
         np.savez(temporary / "rows.npz", **_all_rows(store))
         write_json(temporary / "index.json", {"key": key, "bytes": _sizes(temporary)})
-        _replace_folder(temporary, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.replace(folder, old)
-        shutil.rmtree(old)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        if not folder.exists():  # otherwise another process has built the same cache in the meantime
-            raise
 
 
 def _write_frames(store: EpisodeStore, path: Path, size: tuple[int, int], progress: bool) -> None:
@@ -183,12 +174,16 @@ def _batches(store: EpisodeStore, group: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _all_rows(store: EpisodeStore) -> dict[str, NDArray[Any]]:
-    parts = []
-    for group, record in enumerate(store.info.groups):
-        path = store.file("data", group)
-        parts.append(tables.read_data(path, store.spec))
-        if len(parts[-1]["index"]) != record.frames:
-            raise RoboAlignError(
-                f"{path}: expected {record.frames} rows, one per frame, found {len(parts[-1]['index'])}"
-            )
+    parts = [_group_rows(store, group) for group in range(len(store.info.groups))]
     return {key: np.concatenate([part[key] for part in parts]) for key in store.spec.columns}
+
+
+def _group_rows(store: EpisodeStore, group: int) -> dict[str, NDArray[Any]]:
+    path, frames = store.file("data", group), store.info.groups[group].frames
+    rows = tables.read_data(path, store.spec)
+    if len(rows["index"]) != frames:
+        raise RoboAlignError(f"{path}: expected {frames} rows, one per frame, found {len(rows['index'])}")
+    for key in store.spec.columns:
+        if not np.isfinite(rows[key]).all():
+            raise RoboAlignError(f"{path}: column {key}: expected finite numbers, found others")
+    return rows

@@ -96,6 +96,7 @@ class ClipSampler:
         chosen = np.arange(len(cache)) if episodes is None else np.asarray(episodes, dtype=np.int64)
         self._episodes = _long_enough(cache, chosen, config)
         self._starts = cache.lengths[self._episodes] - config.span + 1  # number of possible starts in each
+        self._first_window = np.cumsum(self._starts) - self._starts  # of each episode, among the windows of all
         self._cumulative = None if weights is None else self._window_weights(weights)
         self._rng = np.random.default_rng(seed)
 
@@ -136,9 +137,8 @@ class ClipSampler:
             pick = self._rng.integers(len(self._episodes), size=batch)
             return self._episodes[pick], self._rng.integers(self._starts[pick])
         window = np.searchsorted(self._cumulative, self._rng.random(batch) * self._cumulative[-1], side="right")
-        before = np.concatenate([[0], np.cumsum(self._starts)])
-        pick = np.searchsorted(before, window, side="right") - 1
-        return self._episodes[pick], (window - before[pick]).astype(np.int64)
+        pick = np.searchsorted(self._first_window, window, side="right") - 1
+        return self._episodes[pick], window - self._first_window[pick]
 
     def _window_weights(self, weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         if weights.shape != (len(self.cache.frames),):
@@ -196,7 +196,7 @@ def _long_enough(cache: FrameCache, chosen: NDArray[np.int64], config: ClipConfi
     if not fits.any():
         longest = int(cache.lengths[chosen].max()) if len(chosen) else 0
         raise RoboAlignError(
-            f"clips: expected an episode of {config.span} or more frames (length {config.length}, stride {config.stride}), "
+            f"clips: expected episodes of {config.span} frames (length {config.length}, stride {config.stride}), "
             f"found {len(chosen)} episodes, the longest of {longest}"
         )
     if not fits.all():

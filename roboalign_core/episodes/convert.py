@@ -17,7 +17,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from roboalign_core.episodes.episode import Episode
-from roboalign_core.episodes.readers import ActionMeaning, choose_reader
+from roboalign_core.episodes.readers import ActionMeaning, Recording, choose_reader
 from roboalign_core.episodes.resize import resize
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
@@ -75,7 +75,7 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
         sinks = _Sinks(folder, reader.action, config)
         for recording in track(recordings, description="converting", transient=True):
             try:
-                sinks.add(_resized(recording.load(), size))
+                sinks.add(_resized(_load(recording), size))
             except RoboAlignError as error:
                 if not config.skip_bad:
                     raise
@@ -198,6 +198,15 @@ def _folder_made_whole(out: Path) -> Iterator[Path]:
         os.replace(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(recording: Recording) -> Episode:
+    try:
+        return recording.load()
+    except RoboAlignError as error:
+        if recording.name in str(error):
+            raise
+        raise RoboAlignError(f"{recording.name}: {error}") from error
 
 
 def _size(size: Any) -> tuple[int, int] | None:

@@ -59,7 +59,9 @@ class FileRecord:
     def of(cls, path: Path) -> FileRecord:
         """Measure a file."""
         with path.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256") if hasattr(hashlib, "file_digest") else _digest(handle)
+            digest = hashlib.sha256()
+            while block := handle.read(1 << 20):
+                digest.update(block)
         return cls(path.stat().st_size, digest.hexdigest())
 
 
@@ -244,10 +246,3 @@ def _count(path: Path, key: str, value: Any) -> int:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _digest(handle: Any) -> Any:
-    digest = hashlib.sha256()
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    return digest

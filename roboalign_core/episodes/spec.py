@@ -45,11 +45,10 @@ class StoreSpec:
     lossless: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("fps", self.fps), ("height", self.height), ("width", self.width)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
-                raise RoboAlignError(f"store spec: {name}: expected a positive number, found {value!r}")
-        if isinstance(self.crf, bool) or not isinstance(self.crf, int) or not 0 <= self.crf <= 51:
-            raise RoboAlignError(f"store spec: crf: expected 0 to 51, found {self.crf!r}")
+        _check_number("fps", self.fps, 0.001, 1000, (int, float))
+        _check_number("height", self.height, 1, 16384, (int,))
+        _check_number("width", self.width, 1, 16384, (int,))
+        _check_number("crf", self.crf, 0, 51, (int,))
         _check_name("camera", self.camera)
         _check_columns("action_names", self.action_names)
         if self.action_units and len(self.action_units) != len(self.action_names):
@@ -131,6 +130,11 @@ def _numbered(key: str, count: int) -> tuple[str, ...]:
 def _check_name(what: str, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RoboAlignError(f"store spec: {what}: expected a name of letters, digits, '_', '.', '-', found {name!r}")
+
+
+def _check_number(what: str, value: object, low: float, high: float, kinds: tuple[type, ...]) -> None:
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:  # type: ignore[operator]
+        raise RoboAlignError(f"store spec: {what}: expected a number from {low} to {high}, found {value!r}")
 
 
 def _check_columns(what: str, names: object) -> None:

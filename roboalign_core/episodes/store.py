@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -28,6 +26,7 @@ from roboalign_core.episodes.layout import (
     group_path,
     load_info,
 )
+from roboalign_core.episodes.locking import exclusive
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.stats import Stats
 from roboalign_core.errors import RoboAlignError
@@ -180,7 +179,7 @@ class EpisodeStore:
             return
         for number, episode in enumerate(episodes):
             self.spec.check(episode, f"{self.path}: episode {number} of the append")
-        with self._lock():
+        with exclusive(self.path / "meta" / ".append.lock"):
             self._catch_up()
             self._remove_leftovers()
             self._write_group(episodes)
@@ -252,12 +251,6 @@ class EpisodeStore:
             self._locations.append(EpisodeLocation(group, row_group, first - start, first))
             first += row["length"]
         return first
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.path / "meta" / ".append.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
     def _catch_up(self) -> None:
         """Another process may have appended since we last looked."""

@@ -18,8 +18,6 @@ from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.stats import Stats
 from roboalign_core.errors import RoboAlignError
 
-EPISODE_COLUMNS = ("episode_index", "tasks", "length", "dataset_from_index", "success")
-
 
 def frame_columns(
     episode: Episode, spec: StoreSpec, episode_index: int, first_row: int, task: int
@@ -68,7 +66,7 @@ def read_data(path: Path, spec: StoreSpec, row_group: int | None = None) -> dict
     try:
         file = pq.ParquetFile(path)
         table = file.read(wanted) if row_group is None else file.read_row_group(row_group, wanted)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise RoboAlignError(f"{path}: expected a readable parquet file, found: {error}") from error
     schema = data_schema(spec)
     out: dict[str, NDArray[Any]] = {}
@@ -126,12 +124,17 @@ def write_episodes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_episodes(path: Path) -> list[dict[str, Any]]:
-    """Read what the store needs of each episode: ``EPISODE_COLUMNS``.
+    """Read what the store needs of each episode: episode_index, tasks, length, dataset_from_index, success.
 
     Raises:
-        RoboAlignError: the file is absent, damaged, or lacks a column.
+        RoboAlignError: the file is absent or damaged, or a column is missing, of another type, or has empty cells.
     """
-    return _read_rows(path, EPISODE_COLUMNS)
+    rows = _read_rows(path, _EPISODE_TYPES)
+    for number, row in enumerate(rows):
+        empty = [key for key, value in row.items() if value is None and key != "success"]
+        if empty or len(row["tasks"]) != 1 or row["tasks"][0] is None or row["length"] < 1:
+            raise RoboAlignError(f"{path}: row {number}: expected a length, one task and no empty cell, found {row}")
+    return rows
 
 
 def read_episode_stats(path: Path) -> Iterator[dict[str, Stats]]:
@@ -158,25 +161,33 @@ def read_tasks(path: Path) -> list[str]:
     Raises:
         RoboAlignError: the file is absent, damaged, or not numbered from 0.
     """
-    rows = _read_rows(path, ("task_index", "task"))
+    rows = _read_rows(path, _TASK_TYPES)
     if [row["task_index"] for row in rows] != list(range(len(rows))):
         raise RoboAlignError(f"{path}: task_index: expected 0 to {len(rows) - 1} in order, found otherwise")
     return [row["task"] for row in rows]
 
 
-_EPISODE_TYPES = {"tasks": pa.list_(pa.string()), "success": pa.bool_()}
+_EPISODE_TYPES = {
+    "episode_index": pa.int64(),
+    "tasks": pa.list_(pa.string()),
+    "length": pa.int64(),
+    "dataset_from_index": pa.int64(),
+    "success": pa.bool_(),
+}
+_TASK_TYPES = {"task_index": pa.int64(), "task": pa.string()}
 
 
-def _read_rows(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+def _read_rows(path: Path, columns: Mapping[str, pa.DataType] | None) -> list[dict[str, Any]]:
     if not path.is_file():
         raise RoboAlignError(f"{path}: expected a parquet file, found nothing there")
     try:
         file = pq.ParquetFile(path)
-        missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
-        if missing:
-            raise RoboAlignError(f"{path}: expected the columns {list(columns or ())}, found none named {missing}")
+        for key, kind in (columns or {}).items():
+            found = file.schema_arrow.field(key).type if key in file.schema_arrow.names else "no such column"
+            if found != kind:
+                raise RoboAlignError(f"{path}: column {key}: expected {kind}, found {found}")
         rows: list[dict[str, Any]] = file.read(list(columns) if columns else None).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise RoboAlignError(f"{path}: expected a readable parquet file, found: {error}") from error
     return rows
 

@@ -38,7 +38,7 @@ def _check_rows(store: EpisodeStore, group: int) -> None:
     path, frames = store.file("data", group), store.info.groups[group].frames
     try:
         rows = pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise RoboAlignError(f"{path}: expected a readable parquet file, found: {error}") from error
     if rows != frames:
         raise RoboAlignError(f"{path}: expected {frames} rows, one per frame, found {rows}")

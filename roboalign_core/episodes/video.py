@@ -114,7 +114,7 @@ def decode(
         raise RoboAlignError(f"{path}: expected a video, found nothing there")
     found = 0
     try:
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
             for frame in _frames_from(container, path, first, fps):
                 if found == count:
                     break
@@ -178,7 +178,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     if not Path(path).is_file():
         raise RoboAlignError(f"{path}: expected a video, found nothing there")
     try:
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
             stream = _video_stream(container, path)
             context = stream.codec_context
             rate = stream.average_rate or Fraction(0)
@@ -204,8 +204,11 @@ def _add_stream(
 
 def _video_stream(container: av.container.InputContainer, path: str | os.PathLike[str]) -> VideoStream:
     if not container.streams.video:
-        raise RoboAlignError(f"{path}: expected a video stream, found none")
-    return container.streams.video[0]
+        raise RoboAlignError(f"{path}: expected a readable video, found no video stream")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # a damaged header names no decoder
+        raise RoboAlignError(f"{path}: expected a readable video, found a stream of unknown kind")
+    return stream
 
 
 def _frames_from(
@@ -213,6 +216,7 @@ def _frames_from(
 ) -> Iterator[NDArray[np.uint8]]:
     stream = _video_stream(container, path)
     stream.thread_count = 1
+    stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is an error, not a guess
     reformatter = VideoReformatter()  # shared, because building the colour conversion costs more than a small frame
     if first:
         if fps is None:

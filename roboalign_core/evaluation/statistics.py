@@ -53,6 +53,15 @@ def bootstrap_mean(
     return _interval(float(data.mean()), draws, confidence)
 
 
+def bootstrap_median(
+    values: Values, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Median with a percentile bootstrap interval; arguments and errors as in :func:`bootstrap_mean`."""
+    data = _finite("bootstrap_median", values)
+    draws = _resample(len(data), lambda rows: np.median(data[rows], axis=1), resamples, seed)
+    return _interval(float(np.median(data)), draws, confidence)
+
+
 def paired_difference(
     ours: Values, theirs: Values, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:

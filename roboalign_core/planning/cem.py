@@ -46,10 +46,14 @@ class CEMConfig:
         for name in ("candidates", "horizon", "iterations", "elites"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"planner {name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("std", "min_std", "keep"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise RoboAlignError(f"planner {name}: expected a number of 0 or more, found {getattr(self, name)}")
         if self.elites > self.candidates:
             raise RoboAlignError(f"planner elites: expected at most {self.candidates} candidates, found {self.elites}")
-        if not 0 <= self.smoothness < 1:
-            raise RoboAlignError(f"planner smoothness: expected a value in [0, 1), found {self.smoothness}")
+        for name in ("smoothness", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RoboAlignError(f"planner {name}: expected a value in [0, 1), found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,9 @@ class CEM:
         config = self.config
         shape = (config.horizon, self.action_dim)
         mean = np.zeros(shape, np.float32) if warm_start is None else np.asarray(warm_start, np.float32)
-        if mean.shape != shape:
-            raise RoboAlignError(f"warm start: expected shape {shape}, found {mean.shape}")
+        if mean.shape != shape or not np.isfinite(mean).all():
+            found = f"{mean.shape}" + ("" if np.isfinite(mean).all() else " with NaN or infinity")
+            raise RoboAlignError(f"warm start: expected finite numbers of shape {shape}, found {found}")
         std = np.full(shape, config.std, np.float32)
         kept = np.zeros((0, *shape), np.float32)
         best, best_score, history = mean, -np.inf, []

@@ -8,7 +8,7 @@ import torch
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning.cem import Array
 from roboalign_core.reward.progress import ProgressModel
-from roboalign_core.world_model.model import WorldModel, check_frame
+from roboalign_core.world_model.model import WorldModel, one_frame
 from roboalign_core.world_model.rollout import Context, Imagination, Order, Rollout, Segment
 
 
@@ -21,7 +21,8 @@ class ImaginationServer:
 
     def __init__(self, world_model: WorldModel, objective: ProgressModel, order: Order = "frame") -> None:
         self.world_model, self.objective, self.order = world_model, objective, order
-        self._reference: np.ndarray | None = None
+        self._check_fit()
+        self._reference: torch.Tensor | None = None
         self._instruction = ""
         self._context: Context | None = None
         self._reference_latent = torch.empty(0)
@@ -31,23 +32,26 @@ class ImaginationServer:
 
         Args:
             frame: (H, W, 3) uint8, the camera's first frame.
+            instruction: the task, one of those that the objective knows.
 
         Raises:
             RoboAlignError: the frame is no uint8 image, or the objective does not know the instruction.
         """
-        check_frame(frame)
+        reference = one_frame(frame)
         self.objective.check_instruction(instruction)
-        self._reference, self._instruction = frame, instruction
+        self._reference, self._instruction = reference, instruction
         self.observe(frame)
 
     def observe(self, frame: np.ndarray) -> None:
         """Set the frame that imagination starts from, (H, W, 3) uint8."""
-        check_frame(frame)
+        current = one_frame(frame)
         if self._reference is None:
-            raise RoboAlignError("imagination: expected reset(frame, instruction) before observe(frame)")
-        self._context = self.world_model.encode(_batch(frame))
+            raise RoboAlignError(
+                "imagination: expected reset(frame, instruction) before observe(frame), found no frame"
+            )
+        self._context = self.world_model.encode(current)
         features = self._context.features
-        codes = self.world_model.encode_dynamics(_batch(self._reference), features)
+        codes = self.world_model.encode_dynamics(self._reference, features)
         self._reference_latent = self.world_model.latent(codes, features)
 
     def score(self, actions: Array) -> Array:
@@ -64,6 +68,15 @@ class ImaginationServer:
         if actions.ndim != 2:
             raise RoboAlignError(f"actions: expected (frames, width), found {actions.shape}")
         return self._imagine(actions[None]).frames[0]
+
+    def _check_fit(self) -> None:
+        tokenizer, head = self.world_model.config.tokenizer, self.objective.config
+        rows, columns = tokenizer.context_grid
+        expected, found = (rows * columns, tokenizer.latent_width), (head.cells, head.channels)
+        if expected != found:
+            raise RoboAlignError(
+                f"objective: expected one for this world model's features {expected} (cells, channels), found {found}"
+            )
 
     def _progress(self, rollout: Rollout, step: int) -> Array:
         return self.objective.score(self._reference_latent, rollout.latent(step), self._instruction)
@@ -83,7 +96,3 @@ class ImaginationServer:
         imagination = Imagination(self.world_model, self._context, len(bins), self.order)
         codes = torch.stack([imagination.step(bins[:, step]) for step in range(bins.shape[1])], dim=1)
         return Rollout(self.world_model, [Segment(self._context.features, codes)])
-
-
-def _batch(frame: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frame))[None]

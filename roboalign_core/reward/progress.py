@@ -57,6 +57,7 @@ class ProgressHead(nn.Module):
         )
 
     def forward(self, first: Tensor, later: Tensor) -> Tensor:
+        """Two (B, cells, channels) → (B, instructions)."""
         pair = torch.cat([self.narrow(self.norm(first)).flatten(1), self.narrow(self.norm(later)).flatten(1)], dim=1)
         return self.network(pair)
 
@@ -69,12 +70,12 @@ class ProgressModel:
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], device: str | torch.device = "cpu") -> ProgressModel:
-        """Load from the folder of the world model that it was trained for.
+        """Load from its own folder, or from that of the world model beside which it lies.
 
         Raises:
             RoboAlignError: the folder holds no progress head, or a damaged one.
         """
-        folder = resolve_model(name)
+        folder = resolve_model(name, CONFIG)
         try:
             config = ProgressConfig(**read_json(folder / CONFIG))
         except TypeError as error:

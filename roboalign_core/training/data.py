@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from roboalign_core.world_model.actions import ActionBinner
 class TrainingData:
     """Episodes of one or more stores, decoded once, at the model's frame size.
 
-    Stores must agree in action width; episodes are numbered through in the order of the stores.
+    Stores must agree in action width; episodes are numbered through in the order of the stores. Nothing is decoded
+    (and no cache is written) before frames are asked for, so that a wrong configuration is found first.
     """
 
     def __init__(self, folders: Sequence[str], size: tuple[int, int]) -> None:
@@ -33,25 +35,32 @@ class TrainingData:
         widths = {len(store.spec.action_names) for store in stores}
         if len(widths) > 1:
             raise RoboAlignError(f"data: expected stores of one action width, found {sorted(widths)}")
-        self.stores = stores
-        self.caches = [FrameCache.open_or_build(store, size=size) for store in stores]
-        self.first = np.cumsum([0, *(len(cache) for cache in self.caches)])
+        self.stores, self.size = stores, size
+        self.first = np.cumsum([0, *(len(store) for store in stores)])
+
+    @cached_property
+    def caches(self) -> list[FrameCache]:
+        """Decoded frames and rows of each store."""
+        return [FrameCache.open_or_build(store, size=self.size) for store in self.stores]
 
     @property
     def episodes(self) -> int:
+        """Episodes of all stores."""
         return int(self.first[-1])
 
     @property
     def lengths(self) -> Tensor:
         """(episodes,) frames of each."""
-        return torch.from_numpy(np.concatenate([cache.lengths for cache in self.caches]))
+        return torch.from_numpy(np.concatenate([store.lengths for store in self.stores]))
 
     @property
     def action_dim(self) -> int:
+        """Width of the actions."""
         return len(self.stores[0].spec.action_names)
 
     @property
     def fps(self) -> float:
+        """Frames a second, of the first store."""
         return float(self.stores[0].spec.fps)
 
     @property
@@ -73,7 +82,10 @@ class TrainingData:
         threshold: float = 0.0,
         share: float = 0.0,
     ) -> StoreSampler:
-        """Clips of ``length`` frames. With ``columns``, a ``share`` of them shows one of these state columns change by more than ``threshold``."""
+        """Clips of ``length`` frames.
+
+        With ``columns``, a ``share`` of them shows one of these state columns change by more than ``threshold``.
+        """
         samplers = []
         for index, cache in enumerate(self.caches):
             weights = _moving_weights(cache, length, columns, threshold, share) if columns else None
@@ -109,9 +121,7 @@ class TrainingData:
         episodes = episode.numpy()
         store = np.searchsorted(self.first, episodes, side="right") - 1
         local = episodes - self.first[store]
-        return [
-            (int(s), int(self.caches[s].starts[e] + t)) for s, e, t in zip(store, local, step.numpy(), strict=True)
-        ]
+        return [(int(s), int(self.caches[s].starts[e] + t)) for s, e, t in zip(store, local, step.numpy(), strict=True)]
 
     def _extra(self, store: int, name: str) -> NDArray[np.float32]:
         extras = self.caches[store].extras
@@ -130,19 +140,23 @@ class StoreSampler:
         self.random = np.random.default_rng(seed)
 
     def sample(self, batch: int) -> Clip:
+        """``batch`` clips."""
         if len(self.samplers) == 1:
             return self.samplers[0].sample(batch)
         counts = self.random.multinomial(batch, self.shares)
         clips = [sampler.sample(int(count)) for sampler, count in zip(self.samplers, counts, strict=True) if count]
-        return Clip(*(torch.cat([getattr(clip, key) for clip in clips]) for key in ("frames", "actions", "episode", "start")))
+        keys = ("frames", "actions", "episode", "start")
+        return Clip(**{key: torch.cat([getattr(clip, key) for clip in clips]) for key in keys})
 
     def state_dict(self) -> dict[str, Any]:
+        """JSON state of all draws."""
         return {
             "samplers": [sampler.state_dict() for sampler in self.samplers],
             "random": self.random.bit_generator.state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the sampler with this state was."""
         for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
             sampler.load_state_dict(saved)
         self.random.bit_generator.state = state["random"]
@@ -155,13 +169,14 @@ def _moving_weights(
     names = cache.spec.extras.get("observation.state", ())
     unknown = [column for column in columns if column not in names]
     if unknown:
-        raise RoboAlignError(f"balance.columns: expected names among {', '.join(names) or 'none'}, found {unknown[0]!r}")
+        known = ", ".join(names) or "none"
+        raise RoboAlignError(f"balance.columns: expected names among {known}, found {unknown[0]!r}")
     state = cache.extras["observation.state"][:, [names.index(column) for column in columns]]
-    moving = np.zeros(len(state), bool)
+    moving, still = np.zeros(len(state), bool), np.zeros(len(state), bool)  # neither where no clip can start
     for start, count in zip(cache.starts, cache.lengths, strict=True):
         rows = state[start : start + count]
         for offset in range(max(0, count - length + 1)):
-            window = rows[offset : offset + length]
-            moving[start + offset] = (np.ptp(window, axis=0) > threshold).any()
-    weights = np.where(moving, share / max(1, moving.sum()), (1 - share) / max(1, (~moving).sum()))
+            moves = (np.ptp(rows[offset : offset + length], axis=0) > threshold).any()
+            (moving if moves else still)[start + offset] = True
+    weights = moving * share / max(1, moving.sum()) + still * (1 - share) / max(1, still.sum())
     return weights if moving.any() else np.ones(len(state))

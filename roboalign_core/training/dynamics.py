@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import native_dtype
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
@@ -62,6 +64,12 @@ class DynamicsStageConfig:
     dropout: float = 0.03
     balance: BalanceConfig = field(default_factory=BalanceConfig)
 
+    def __post_init__(self) -> None:
+        if not self.lengths or min(self.lengths) < 2:
+            raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
+        if self.context_distance < 0:
+            raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
+
 
 class DynamicsStage:
     """Next-token loss on the dynamics tokens after the first frame (RoboAlign-R1, A4, stage 2).
@@ -79,11 +87,13 @@ class DynamicsStage:
     ) -> None:
         self.config, self.model, self.samplers = config, model, dict(samplers)
         self.device = torch.device(device)
-        self.tokenizer = tokenizer.to(self.device).eval().requires_grad_(False)
+        # In the number format of inference, so that the codes learned from are the codes met later.
+        self.tokenizer = tokenizer.to(self.device, native_dtype(self.device)).eval().requires_grad_(False)
         self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
         self.module = Dynamics(model).to(self.device)
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        """Losses of the token head and of the one-pass head on a fresh batch."""
         context, codes, bins = self._tokens()
         frames = codes.shape[1]
         ids = self.module.layout.sequence(context, self._disturb(codes), bins)
@@ -99,8 +109,8 @@ class DynamicsStage:
         figures = {
             "token_loss": token_loss.item(),
             "frame_loss": frame_loss.item(),
-            "token_accuracy": (token_logits.argmax(-1) == target).float().mean().item(),
-            "frame_accuracy": (frame_logits.argmax(-1) == target).float().mean().item(),
+            "token_accuracy": _accuracy(token_logits, target),
+            "frame_accuracy": _accuracy(frame_logits, target),
             "changed": changed.float().mean().item(),
         }
         return token_loss + self.config.frame_head_weight * frame_loss, figures
@@ -128,10 +138,10 @@ class DynamicsStage:
         length = self.config.lengths[int(torch.randint(len(self.config.lengths), ()))]
         clip = self.samplers[length + self.config.context_distance].sample(self.config.clips)
         batch = clip.frames.shape[0]
-        distance = torch.randint(1, self.config.context_distance + 1, (batch,)) if self.config.context_distance else None
         start = torch.full((batch,), self.config.context_distance)
         source = start.clone()
-        if distance is not None:
+        if self.config.context_distance:
+            distance = torch.randint(1, self.config.context_distance + 1, (batch,))
             far = torch.rand(batch) < self.config.moved_share
             source = torch.where(far, start - distance, start)
         rows = torch.arange(batch)
@@ -155,11 +165,20 @@ class DynamicsStage:
         return self.tokenizer.context_features(values), codes
 
     def state(self) -> dict[str, Any]:
+        """Of the samplers."""
         return {str(length): sampler.state_dict() for length, sampler in self.samplers.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
         for length, sampler in self.samplers.items():
             sampler.load_state_dict(state[str(length)])
 
     def export(self, folder: Path) -> None:
+        """The whole world model."""
         WorldModel(self.model, self.tokenizer, self.module).save_pretrained(folder)
+
+
+@torch.no_grad()
+def _accuracy(logits: Tensor, target: Tensor) -> float:
+    """Share of right codes among the first clips of a batch: enough for a log."""
+    return (logits[:2].argmax(-1) == target[:2]).float().mean().item()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import read_json, write_json
+from roboalign_core.files import read_json, remove_leftovers, write_json, write_text
 from roboalign_core.precision import autocast
-from roboalign_core.tensors import load_into, load_tensors, save_tensors
+from roboalign_core.tensors import load_into, load_tensors
+from roboalign_core.training.checkpoints import STATE, Checkpoints, only_process
 
 
 @dataclass
@@ -46,15 +46,26 @@ class LoopConfig:
     seed: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise RoboAlignError(f"loop.{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("minutes", "warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RoboAlignError(f"loop.{name}: expected a number of 0 or more, found {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RoboAlignError(f"loop.{name}: expected a number above 0, found {getattr(self, name)}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise RoboAlignError(f"loop.betas: expected two numbers in [0, 1), found {self.betas}")
+
 
 class Stage(Protocol):
-    """What the loop needs of a stage.
+    """What the loop needs of a stage."""
 
-    Attributes:
-        module: everything that is trained.
-    """
-
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """Everything that is trained."""
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Draw the next batch; the loss to minimise and figures to log."""
@@ -72,25 +83,33 @@ class Stage(Protocol):
 class Trainer:
     """Runs a stage in a run folder: ``checkpoints/step-N/`` while training, the artefact in ``model/`` at the end.
 
-    A checkpoint folder is written under a temporary name and renamed, so it is whole or absent; the newest one is
-    where the same command goes on, with the same random numbers.
+    The newest checkpoint is where the same command goes on, with the same random numbers. One process at a time works
+    in a run folder.
     """
 
     def __init__(self, stage: Stage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
         self.stage, self.config, self.run = stage, config, run
-        self.checkpoints = run / "checkpoints"
+        self.checkpoints = Checkpoints(run / "checkpoints")
+        self.metrics = run / "metrics.jsonl"
         self.identity = json.loads(json.dumps(identity))
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(_groups(stage.module, config), lr=config.lr, betas=config.betas)
         self.step, self.seconds = 0, 0.0
 
     def train(self) -> dict[str, float]:
-        """Train to the end; returns the last figures."""
+        """Train to the end; returns the last figures.
+
+        Raises:
+            RoboAlignError: the run folder is another configuration's or another process's, or the loss is not finite.
+        """
+        with only_process(self.run):
+            return self._train()
+
+    def _train(self) -> dict[str, float]:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._resume()
+        figures = self._resume()
         writer = SummaryWriter(self.run / "tensorboard", purge_step=self.step)
-        figures: dict[str, float] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.stage.module.train()
         with Progress(*columns, refresh_per_second=2) as progress:
@@ -134,41 +153,56 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not torch.isfinite(norm):
+            raise RoboAlignError(f"training step {self.step}: expected finite gradients, found a norm of {norm.item()}")
         self.optimizer.step()
         return {"loss": loss.item(), **logged, "grad": norm.item(), "lr": rate}
 
     def _log(self, writer: Any, figures: Mapping[str, float]) -> None:
         for key, value in figures.items():
             writer.add_scalar(key, value, self.step)
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as handle:
+        with self.metrics.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"step": self.step, **figures}) + "\n")
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoints / f".tmp-{self.step:08d}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_tensors(temporary / "model.safetensors", self.stage.module.state_dict())
-        save_tensors(temporary / "optimizer.safetensors", self._optimizer_tensors())
-        save_tensors(temporary / "random.safetensors", {"torch": torch.get_rng_state()})
+        tensors = {
+            "model": self.stage.module.state_dict(),
+            "optimizer": self._optimizer_tensors(),
+            "random": _random_state(self.config.device),
+        }
         state = {"step": self.step, "seconds": self.seconds, "identity": self.identity, "stage": self.stage.state()}
-        write_json(temporary / "state.json", state)
-        target = self.checkpoints / f"step-{self.step:08d}"
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-        for old in _whole(self.checkpoints)[:-2]:
-            shutil.rmtree(old)
+        self.checkpoints.save(self.step, tensors, state)
 
-    def _resume(self) -> None:
-        self.run.mkdir(parents=True, exist_ok=True)
-        found = _whole(self.checkpoints)
-        if not found:
+    def _resume(self) -> dict[str, float]:
+        """Go on at the newest checkpoint, if there is one; returns the figures that were logged last."""
+        self.checkpoints.remove_leftovers()
+        remove_leftovers(self.run)
+        folder = self.checkpoints.newest()
+        if folder is not None:
+            self._load(folder)
+        else:
             write_json(self.run / "run.json", {"identity": self.identity, "loop": asdict(self.config)})
-            return
-        folder = found[-1]
-        state = read_json(folder / "state.json")
+        return self._rewind_metrics()
+
+    def _rewind_metrics(self) -> dict[str, float]:
+        """Drop what was logged after the checkpoint, because it is about to be logged again."""
+        if not self.metrics.is_file():
+            return {}
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the process was killed
+            if entry["step"] <= self.step:
+                kept.append(entry)
+        write_text(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+        return {key: value for key, value in kept[-1].items() if key != "step"} if kept else {}
+
+    def _load(self, folder: Path) -> None:
+        state = read_json(folder / STATE)
         if state["identity"] != self.identity:
             raise RoboAlignError(
                 f"{folder}: expected a checkpoint of this configuration, found another one "
@@ -176,7 +210,7 @@ class Trainer:
             )
         load_into(self.stage.module, load_tensors(folder / "model.safetensors"), str(folder))
         self._load_optimizer(load_tensors(folder / "optimizer.safetensors"))
-        torch.set_rng_state(load_tensors(folder / "random.safetensors")["torch"])
+        _set_random_state(load_tensors(folder / "random.safetensors"), self.config.device)
         self.stage.load_state(state["stage"])
         self.step, self.seconds = state["step"], state["seconds"]
 
@@ -197,15 +231,23 @@ class Trainer:
 
 def _groups(module: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
     """Matrices decay, vectors and position tables do not."""
-    decay, keep = [], []
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (decay if parameter.ndim >= 2 and "position" not in name else keep).append(parameter)
     return [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
-def _whole(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+def _random_state(device: str) -> dict[str, Tensor]:
+    state = {"torch": torch.get_rng_state()}
+    return {**state, "device": torch.cuda.get_rng_state(device)} if torch.device(device).type == "cuda" else state
+
+
+def _set_random_state(state: Mapping[str, Tensor], device: str) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(state["device"], device)
 
 
 def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:

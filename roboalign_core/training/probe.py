@@ -34,7 +34,9 @@ class ProbeStageConfig:
 class ProbeStage:
     """Regress the recorded state from single real frames."""
 
-    def __init__(self, config: ProbeStageConfig, size: tuple[int, int], data: TrainingData, seed: int, device: str) -> None:
+    def __init__(
+        self, config: ProbeStageConfig, size: tuple[int, int], data: TrainingData, seed: int, device: str
+    ) -> None:
         self.config, self.data, self.size = config, data, size
         self.device = torch.device(device)
         mean, std = data.column_range(config.column)
@@ -44,6 +46,7 @@ class ProbeStage:
         self.random = torch.Generator().manual_seed(seed)
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        """Regression loss on fresh frames, and the mean error in the columns' units."""
         episode = torch.randint(len(self.data.lengths), (self.config.frames,), generator=self.random)
         step = (torch.rand(len(episode), generator=self.random) * self.data.lengths[episode]).long()
         pixels = to_pixels(self.data.frames(episode, step).to(self.device), self.size)
@@ -54,10 +57,13 @@ class ProbeStage:
         return F.smooth_l1_loss(predicted, target, beta=0.05), {"mae": error.item()}
 
     def state(self) -> dict[str, Any]:
+        """Of the draws."""
         return {"random": self.random.get_state().tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
         self.random.set_state(torch.tensor(state["random"], dtype=torch.uint8))
 
     def export(self, folder: Path) -> None:
+        """The probe."""
         StateProbe(self.probe, self.module).save_pretrained(folder)

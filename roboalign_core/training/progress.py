@@ -55,9 +55,12 @@ class ProgressStage:
         self.random = torch.Generator().manual_seed(seed)
         self.lengths = data.lengths
         if int(self.lengths.min()) < 2:
-            raise RoboAlignError("progress stage: expected episodes of at least 2 frames")
+            raise RoboAlignError(
+                f"progress stage: expected episodes of at least 2 frames, found one of {int(self.lengths.min())}"
+            )
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        """Regression loss on fresh pairs, and the mean error of the progress."""
         first, later, target = self._draw()
         predicted = self.module(first, later)
         error = (predicted.float() - target).abs().mean()
@@ -82,10 +85,13 @@ class ProgressStage:
         return self.world_model.latent(self.world_model.encode_dynamics(frames, features), features)
 
     def state(self) -> dict[str, Any]:
+        """Of the draws."""
         return {"random": self.random.get_state().tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
         self.random.set_state(torch.tensor(state["random"], dtype=torch.uint8))
 
     def export(self, folder: Path) -> None:
+        """The head."""
         ProgressModel(self.head, self.module).save_pretrained(folder)

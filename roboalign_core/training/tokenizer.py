@@ -31,7 +31,7 @@ class TokenizerStageConfig:
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
     """
 
-    clips: int = 24
+    clips: int = 16
     targets: int = 2
     distance: int = 16
     same_share: float = 0.1
@@ -43,12 +43,15 @@ class TokenizerStageConfig:
 class TokenizerStage:
     """Reconstruct a context frame alone, and later frames given the context (RoboAlign-R1, A4, stage 1)."""
 
-    def __init__(self, config: TokenizerStageConfig, model: WorldModelConfig, sampler: StoreSampler, device: str) -> None:
+    def __init__(
+        self, config: TokenizerStageConfig, model: WorldModelConfig, sampler: StoreSampler, device: str
+    ) -> None:
         self.config, self.model, self.sampler = config, model, sampler
         self.device = torch.device(device)
         self.module = DualBranchTokenizer(model.tokenizer).to(self.device)
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        """Reconstruction losses of both branches on a fresh batch."""
         context, targets = self._draw()
         context = self._own(context)
         count = targets.shape[0] // context.shape[0]
@@ -95,10 +98,13 @@ class TokenizerStage:
         return torch.cat([own.clamp(0, 1), context[count:]])
 
     def state(self) -> dict[str, Any]:
+        """Of the sampler."""
         return {"sampler": self.sampler.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
         self.sampler.load_state_dict(state["sampler"])
 
     def export(self, folder: Path) -> None:
+        """The tokenizer and the world model's configuration."""
         save_tokenizer(folder, self.model, self.module, torch.bfloat16)

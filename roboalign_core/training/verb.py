@@ -1,9 +1,9 @@
-"""``roboalign train stage=…``"""
+"""The command ``roboalign train stage=…``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import find_device
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
@@ -61,19 +62,28 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     """Train one stage; returns its last figures."""
     name, settings = _settings(config.stage)
     build, _ = STAGES[name]
+    loop = asdict(config.loop)
+    find_device(config.loop.device)
     torch.manual_seed(config.loop.seed)
-    data = TrainingData(config.data, (config.model.tokenizer.height, config.model.tokenizer.width))
+    data = TrainingData(config.data, _frame_size(config))
     stage = build(config, settings, data)
     identity = {
         "stage": {"name": name, **asdict(settings)},
         "model": asdict(config.model),
         "augmentation": asdict(config.augmentation),
-        "loop": {key: value for key, value in asdict(config.loop).items() if key not in ("checkpoint_every", "log_every")},
+        "loop": {key: value for key, value in loop.items() if key not in ("checkpoint_every", "log_every")},
         "data": data.identity,
         "world_model": config.world_model,
     }
     figures = Trainer(stage, config.loop, Path(config.out), identity).train()
     return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
+
+
+def _frame_size(config: TrainConfig) -> tuple[int, int]:
+    """Of the model that the stage builds on, where there is one: its tokenizer decides, not ``config.model``."""
+    if config.world_model:
+        return load_config(resolve_model(config.world_model)).image_size
+    return config.model.tokenizer.height, config.model.tokenizer.width
 
 
 def _settings(stage: Any) -> tuple[str, Any]:
@@ -89,6 +99,8 @@ def _settings(stage: Any) -> tuple[str, Any]:
 
 
 def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: TrainingData) -> Stage:
+    if config.world_model:
+        raise RoboAlignError(f"world_model: expected nothing, a tokenizer starts anew, found {config.world_model!r}")
     model = WorldModelConfig(
         tokenizer=config.model.tokenizer,
         dynamics=config.model.dynamics,
@@ -104,10 +116,12 @@ def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: Traini
 
 def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData) -> Stage:
     folder = _needed(config, "the model folder of a trained tokenizer")
-    model = load_config(folder)
-    model.dynamics, model.window = config.model.dynamics, config.model.window
+    model = replace(load_config(folder), dynamics=config.model.dynamics, window=config.model.window)
+    tokenizer = load_tokenizer(folder, model)
     if model.action_dim != data.action_dim:
-        raise RoboAlignError(f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}")
+        raise RoboAlignError(
+            f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}"
+        )
     longest = max(settings.lengths)
     if longest > model.dynamics.max_frames:
         raise RoboAlignError(f"stage.lengths: expected at most max_frames {model.dynamics.max_frames}, found {longest}")
@@ -117,7 +131,7 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         )
         for length in settings.lengths
     }
-    return DynamicsStage(settings, model, load_tokenizer(folder, model), samplers, config.loop.device)
+    return DynamicsStage(settings, model, tokenizer, samplers, config.loop.device)
 
 
 def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:
@@ -126,8 +140,7 @@ def _progress(config: TrainConfig, settings: ProgressStageConfig, data: Training
 
 
 def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) -> Stage:
-    size = (config.model.tokenizer.height, config.model.tokenizer.width)
-    return ProbeStage(settings, size, data, config.loop.seed, config.loop.device)
+    return ProbeStage(settings, data.size, data, config.loop.seed, config.loop.device)
 
 
 def _needed(config: TrainConfig, what: str) -> Path:

@@ -27,6 +27,15 @@ class ActionBinner:
     high: tuple[float, ...]
     bins: int = 256
 
+    def __post_init__(self) -> None:
+        if self.bins < 1 or len(self.low) != len(self.high):
+            raise RoboAlignError(
+                f"action bins: expected at least 1 bin and as many lows as highs, found {self.bins} bins, "
+                f"{len(self.low)} lows, {len(self.high)} highs"
+            )
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise RoboAlignError(f"action bins: expected every low below its high, found {self.low} and {self.high}")
+
     @classmethod
     def fit(cls, actions: np.ndarray, bins: int = 256) -> ActionBinner:
         """Range from actions (N, A); a dimension that never changes gets a range of ±1 around its value."""
@@ -39,6 +48,7 @@ class ActionBinner:
 
     @property
     def dim(self) -> int:
+        """Width of an action."""
         return len(self.low)
 
     def __call__(self, actions: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.layout import TokenLayout
 
+NORM_GROUPS = 8  # of the convolutions' group norms: channel counts are multiples of it
+
 
 @dataclass
 class TokenizerConfig:
@@ -33,8 +35,8 @@ class TokenizerConfig:
     dynamics_levels: list[int] = field(default_factory=lambda: [8, 8, 6, 5])
     fine_width: int = 64
     latent_width: int = 192
-    encoder_blocks: int = 2
-    decoder_blocks: int = 3
+    encoder_blocks: int = 1
+    decoder_blocks: int = 2
     heads: int = 6
 
     def __post_init__(self) -> None:
@@ -47,14 +49,24 @@ class TokenizerConfig:
             if outer < inner or outer % inner:
                 raise RoboAlignError(f"tokenizer {name}: expected a multiple of {inner}, found {outer}")
         if self.latent_width % self.heads:
-            raise RoboAlignError(f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}")
+            raise RoboAlignError(
+                f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}"
+            )
+        for name in ("fine_width", "latent_width"):
+            if getattr(self, name) % NORM_GROUPS:
+                raise RoboAlignError(
+                    f"tokenizer {name}: expected a multiple of {NORM_GROUPS}, the groups of its norms, "
+                    f"found {getattr(self, name)}"
+                )
 
     @property
     def context_grid(self) -> tuple[int, int]:
+        """(rows, columns) of context tokens."""
         return self.height // self.context_stride, self.width // self.context_stride
 
     @property
     def dynamics_grid(self) -> tuple[int, int]:
+        """(rows, columns) of dynamics tokens."""
         return self.height // self.dynamics_stride, self.width // self.dynamics_stride
 
 
@@ -69,18 +81,35 @@ class DynamicsConfig:
         rope_theta: base of the rotary position embedding.
     """
 
-    layers: int = 6
+    layers: int = 4
     dim: int = 256
     heads: int = 4
     ffn: int = 768
-    max_frames: int = 17
+    max_frames: int = 9
     frame_head_layers: int = 2
     rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if self.dim % (2 * self.heads):
+            raise RoboAlignError(
+                f"dynamics dim: expected a multiple of {2 * self.heads}, twice the heads, found {self.dim}"
+            )
+        if self.max_frames < 2:
+            raise RoboAlignError(f"dynamics max_frames: expected at least 2, found {self.max_frames}")
 
 
 @dataclass
 class WorldModelConfig:
-    """A world model: tokenizer, dynamics, and the robot's actions."""
+    """A world model: tokenizer, dynamics, and the robot's actions.
+
+    Attributes:
+        tokenizer, dynamics: sizes of the two networks.
+        action_dim: A, width of an action.
+        action_bins: tokens that a component of an action is binned to.
+        action_low, action_high: A values each, range of the bins in the units of the actions.
+        fps: frames (and actions) a second.
+        window: frames after which long rollouts encode anew, where none is asked for.
+    """
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
@@ -91,6 +120,13 @@ class WorldModelConfig:
     fps: float = 5.0
     window: int = 8
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.window < self.dynamics.max_frames:
+            raise RoboAlignError(
+                f"world model window: expected 1 to {self.dynamics.max_frames - 1} frames (max_frames - 1), "
+                f"found {self.window}"
+            )
+
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
@@ -98,6 +134,7 @@ class WorldModelConfig:
 
     @property
     def layout(self) -> TokenLayout:
+        """Where tokens stand and which numbers they have."""
         rows, columns = self.tokenizer.context_grid
         small_rows, small_columns = self.tokenizer.dynamics_grid
         return TokenLayout(
@@ -110,6 +147,7 @@ class WorldModelConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, as config.json holds them."""
         return asdict(self)
 
     @classmethod
@@ -121,7 +159,9 @@ class WorldModelConfig:
                 tokenizer=TokenizerConfig(**value["tokenizer"]), dynamics=DynamicsConfig(**value["dynamics"]), **rest
             )
         except (TypeError, KeyError, AttributeError) as error:
-            raise RoboAlignError(f"world model config: expected the keys of WorldModelConfig, found a problem: {error}") from error
+            raise RoboAlignError(
+                f"world model config: expected the keys of WorldModelConfig, found a problem: {error}"
+            ) from error
 
 
 def _product(levels: list[int]) -> int:

@@ -31,6 +31,7 @@ class FrameHead(nn.Module):
         self.out = nn.Linear(dynamics.dim, layout.dynamics_codes, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(B, frame_tokens, dim) → (B, dynamics_tokens, dynamics_codes)."""
         x = hidden + self.position
         for block in self.blocks:
             x = block(x)
@@ -60,13 +61,14 @@ class Dynamics(nn.Module):
         nn.init.normal_(self.frame_head.out.weight, std=0.02)
 
     def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """ids (B, L) → hidden states (B, L, dim), continuing after ``cache`` where one is given."""
+        """Ids (B, L) → hidden states (B, L, dim), continuing after ``cache`` where one is given."""
         return self.backbone(self.embedding(ids), cache)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (…, dim) → logits (…, dynamics_codes) of the next token."""
         codes = self.layout.dynamics_codes
-        table = self.embedding.table(codes) if isinstance(self.embedding, TokenEmbedding) else self.embedding.weight[:codes]
+        embedding = self.embedding
+        table = embedding.table(codes) if isinstance(embedding, TokenEmbedding) else embedding.weight[:codes]
         return hidden @ table.to(hidden.dtype).T
 
     def token_logits(self, hidden: Tensor, frames: int) -> Tensor:

@@ -24,15 +24,17 @@ class TokenEmbedding(nn.Module):
         layout, dim = config.layout, config.dynamics.dim
         self.register_buffer("meaning", _meanings(config), persistent=False)
         self.free = nn.Parameter(torch.randn(layout.vocabulary, dim) * 0.01)
-        self.network = nn.Sequential(nn.Linear(self.meaning.shape[1], dim), nn.GELU(), nn.Linear(dim, dim))
-        nn.init.normal_(self.network[-1].weight, std=0.02)
-        nn.init.zeros_(self.network[-1].bias)
+        first, last = nn.Linear(self.meaning.shape[1], dim), nn.Linear(dim, dim)
+        self.network = nn.Sequential(first, nn.GELU(), last)
+        nn.init.normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.bias)
 
     def table(self, entries: int | None = None) -> Tensor:
         """(vocabulary, dim), or its first ``entries`` rows."""
         return self.free[:entries] + self.network(self.meaning[:entries])
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Ids (…) → (…, dim)."""
         return self.free[ids] + self.network(self.meaning[ids])
 
 

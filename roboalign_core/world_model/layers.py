@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roboalign_core.world_model.config import NORM_GROUPS
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention over (B, heads, L, d); ``mask`` is additive.
@@ -31,6 +33,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """(B, L, dim) → (B, L, dim)."""
         source = x if source is None else source
         key, value = self.key_value(source).chunk(2, dim=-1)
         mixed = attend(self._split(self.query(x)), self._split(key), self._split(value))
@@ -53,6 +56,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
 
     def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """(B, L, dim) → (B, L, dim); ``source`` (B, S, dim) is needed with ``cross``."""
         x = x + self.attention(self.norm_self(x))
         if self.cross is not None and self.norm_cross is not None:
             x = x + self.cross(self.norm_cross(x), source)
@@ -64,9 +68,10 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)."""
         return x + self.second(F.gelu(self.first(self.norm(x))))

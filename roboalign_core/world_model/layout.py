@@ -30,14 +30,17 @@ class TokenLayout:
 
     @property
     def vocabulary(self) -> int:
+        """Number of ids."""
         return self.dynamics_codes + self.context_codes + self.action_bins
 
     @property
     def context_offset(self) -> int:
+        """Id of the first context code."""
         return self.dynamics_codes
 
     @property
     def action_offset(self) -> int:
+        """Id of the first action bin."""
         return self.dynamics_codes + self.context_codes
 
     @property
@@ -59,7 +62,14 @@ class TokenLayout:
 
         Returns:
             ids (B, length(T)) int64.
+
+        Raises:
+            RoboAlignError: shapes that do not fit the layout or each other.
         """
+        if dynamics.ndim != 3:
+            raise RoboAlignError(
+                f"token layout, dynamics: expected shape (B, T, {self.dynamics_tokens}), found {tuple(dynamics.shape)}"
+            )
         batch, frames = dynamics.shape[:2]
         self._check("context", context, (batch, self.context_tokens))
         self._check("dynamics", dynamics, (batch, frames, self.dynamics_tokens))
@@ -68,9 +78,11 @@ class TokenLayout:
         return torch.cat([self.context_ids(context), steps], dim=1)
 
     def context_ids(self, codes: Tensor) -> Tensor:
+        """Context codes (…) → ids (…). Dynamics codes are their own ids."""
         return codes + self.context_offset
 
     def action_ids(self, bins: Tensor) -> Tensor:
+        """Action bins (…) → ids (…)."""
         return bins + self.action_offset
 
     def dynamics_positions(self, frames: int) -> Tensor:

@@ -29,9 +29,20 @@ CONFIG, TOKENIZER, FRAME_HEAD, LLAMA = "config.json", "tokenizer.safetensors", "
 
 def check_frame(frame: np.ndarray) -> None:
     """Raise RoboAlignError unless ``frame`` is (H, W, 3) uint8."""
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise RoboAlignError(f"frame: expected a uint8 array (H, W, 3), found {found}")
+    if not isinstance(frame, np.ndarray):
+        raise RoboAlignError(f"frame: expected a uint8 array (H, W, 3), found {type(frame).__name__}")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise RoboAlignError(f"frame: expected a uint8 array (H, W, 3), found {frame.dtype} {frame.shape}")
+
+
+def one_frame(frame: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 → (1, H, W, 3), a copy.
+
+    Raises:
+        RoboAlignError: see :func:`check_frame`.
+    """
+    check_frame(frame)
+    return torch.from_numpy(frame[None].copy())
 
 
 class WorldModel:
@@ -47,13 +58,20 @@ class WorldModel:
         self.tokenizer = tokenizer.eval()
         self.dynamics = dynamics.eval()
         self.binner = ActionBinner(tuple(config.action_low), tuple(config.action_high), config.action_bins)
+        if self.binner.dim != config.action_dim:
+            raise RoboAlignError(
+                f"world model config: expected the range of {config.action_dim} action components, "
+                f"found that of {self.binner.dim}"
+            )
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.dynamics.backbone.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights and of the key-value cache."""
         return self.dynamics.backbone.norm.weight.dtype
 
     # -- files ------------------------------------------------------------------------------------------------------
@@ -65,13 +83,16 @@ class WorldModel:
         """Load a bundled model by name, a folder, or a hub id.
 
         Args:
+            name: a bundled name, a folder, or a hub id ``owner/name``.
+            device: where to compute.
             dtype: of the weights; by default bfloat16 where the device computes it natively, else float32.
 
         Raises:
             RoboAlignError: nothing there, or its files do not fit together.
         """
-        from roboalign_core.precision import native_dtype
+        from roboalign_core.precision import find_device, native_dtype
 
+        device = find_device(device)
         folder = resolve_model(name)
         config = load_config(folder)
         tokenizer = load_tokenizer(folder, config)
@@ -79,7 +100,7 @@ class WorldModel:
         llama = load_tensors(folder / LLAMA / "model.safetensors")
         dynamics.embedding = nn.Embedding(config.layout.vocabulary, config.dynamics.dim)
         load_into(dynamics, _from_llama(llama, load_tensors(folder / FRAME_HEAD)), f"{folder}/{LLAMA}")
-        dtype = native_dtype(torch.device(device)) if dtype is None else dtype
+        dtype = native_dtype(device) if dtype is None else dtype
         return cls(config, tokenizer.to(device, dtype), dynamics.to(device, dtype))
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.bfloat16) -> None:
@@ -119,22 +140,24 @@ class WorldModel:
             window: frames a segment (``frozen`` and ``swr``); the model's default where None.
             order: ``token`` (token by token, as in the papers) or ``frame`` (all tokens of a frame in one pass).
             temperature: 0 picks the likeliest code, else codes are sampled.
+            seed: of the sampling; torch's global generator where None.
 
         Raises:
             RoboAlignError: wrong shapes or widths, NaN, no frames or candidates, window out of range.
         """
-        check_frame(frame)
+        start = one_frame(frame)
         actions = np.asarray(actions, dtype=np.float32)
         if actions.ndim != 3 or 0 in actions.shape:
-            raise RoboAlignError(f"actions: expected (candidates, frames, {self.config.action_dim}), found {actions.shape}")
+            expected = f"(candidates, frames, {self.config.action_dim}), none of them 0"
+            raise RoboAlignError(f"actions: expected shape {expected}, found {actions.shape}")
         bins = self.action_bins(actions)
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
-        context = self.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
-        return roll(self, context, bins, mode, window or self.config.window, order, temperature, generator)
+        window = self.config.window if window is None else window
+        return roll(self, self.encode(start), bins, mode, window, order, temperature, generator)
 
     def action_bins(self, actions: np.ndarray) -> Tensor:
         """Actions (…, A) → bins (…, A) on the model's device."""
-        return self.binner(torch.from_numpy(np.ascontiguousarray(actions, np.float32))).to(self.device)
+        return self.binner(torch.from_numpy(np.array(actions, np.float32))).to(self.device)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Context:

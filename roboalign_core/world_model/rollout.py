@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.world_model.tokenizer import ContextFeatures, to_frames
+from roboalign_core.world_model.tokenizer import ContextFeatures
 
 if TYPE_CHECKING:
     from roboalign_core.world_model.model import WorldModel
@@ -64,7 +65,12 @@ class Imagination:
         self.frames = 0
 
     def follow(self, actions: Tensor, dynamics: Tensor) -> None:
-        """Take known history in, without predicting: action bins (N, T, A) and the frames (N, T, m) that they led to."""
+        """Take known history in, without predicting.
+
+        Args:
+            actions: bins (N, T, A).
+            dynamics: codes (N, T, dynamics_tokens) of the frames that they led to.
+        """
         steps = torch.cat([self.layout.action_ids(actions), dynamics], dim=-1).flatten(1)
         ids = torch.cat([self.pending, steps], dim=1)
         self.dynamics.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
@@ -85,7 +91,7 @@ class Imagination:
         return codes
 
     def _token_by_token(self, hidden: Tensor) -> Tensor:
-        tokens = []
+        tokens: list[Tensor] = []
         for index in range(self.layout.dynamics_tokens):
             if index:
                 hidden = self.dynamics.hidden(tokens[-1].unsqueeze(1), self.cache)
@@ -165,6 +171,8 @@ def roll(
     """
     if mode not in get_args(Mode):
         raise RoboAlignError(f"rollout mode: expected one of {get_args(Mode)}, found {mode!r}")
+    if not 0 <= temperature < math.inf:
+        raise RoboAlignError(f"rollout temperature: expected a finite number of 0 or more, found {temperature}")
     limit = world_model.config.dynamics.max_frames - 1
     if mode != "plain" and not 1 <= window <= limit:
         raise RoboAlignError(f"rollout window: expected 1 to {limit} frames, found {window}")
@@ -201,5 +209,6 @@ def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Te
     keep = old.frames // 2
     start = Context(context.codes.expand(len(codes), -1), codes[:, -keep - 1], context.features)
     new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator)
-    new.follow(actions[:, -keep:], codes[:, -keep:])
+    if keep:
+        new.follow(actions[:, -keep:], codes[:, -keep:])
     return new

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.world_model.model import WorldModel, check_frame
+from roboalign_core.world_model.model import WorldModel, one_frame
 from roboalign_core.world_model.rollout import Imagination, Order
 
 
@@ -23,9 +23,8 @@ class Session:
 
     def reset(self, frame: np.ndarray) -> None:
         """Start from a real frame (H, W, 3) uint8 of any size."""
-        check_frame(frame)
+        context = self.world_model.encode(one_frame(frame))
         with torch.no_grad():
-            context = self.world_model.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
             self._imagination = Imagination(self.world_model, context, 1, self.order)
 
     def observe(self, frame: np.ndarray) -> None:
@@ -40,7 +39,12 @@ class Session:
         """
         if self._imagination is None:
             raise RoboAlignError("session: expected reset(frame) before step(action), found no frame yet")
-        bins = self.world_model.action_bins(np.asarray(action, np.float32)[None])
+        action = np.asarray(action, np.float32)
+        if action.ndim != 1:
+            raise RoboAlignError(
+                f"action: expected shape ({self.world_model.config.action_dim},), found {action.shape}"
+            )
+        bins = self.world_model.action_bins(action[None])
         with torch.no_grad():
             codes = self._imagination.step(bins)
             features = self._imagination.context.features

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roboalign_core.world_model.config import TokenizerConfig
+from roboalign_core.world_model.config import NORM_GROUPS, TokenizerConfig
 from roboalign_core.world_model.fsq import FSQ
 from roboalign_core.world_model.layers import Block, ConvBlock
 
@@ -36,7 +36,10 @@ class ContextFeatures:
 
 
 class FrameEncoder(nn.Module):
-    """Pixels (B, 3, H, W) in [0, 1] → (B, h·w, C) at the context grid; blocks attend to ``source`` where one is given."""
+    """Pixels (B, 3, H, W) in [0, 1] → (B, h·w, C) at the context grid.
+
+    With ``cross``, blocks also attend to ``source`` (B, S, C).
+    """
 
     def __init__(self, config: TokenizerConfig, cross: bool) -> None:
         super().__init__()
@@ -45,12 +48,14 @@ class FrameEncoder(nn.Module):
         self.stem = nn.Conv2d(3, fine, config.patch, stride=config.patch)
         self.conv = ConvBlock(fine)
         self.down = nn.Conv2d(fine, latent, factor, stride=factor)
+        self.mix = ConvBlock(latent)
         self.position = nn.Parameter(torch.randn(1, rows * columns, latent) * 0.1)
         self.blocks = nn.ModuleList(Block(latent, config.heads, cross) for _ in range(config.encoder_blocks))
 
     def forward(self, pixels: Tensor, source: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W), and (B, S, C) with ``cross``, → (B, h·w, C)."""
         pixels = pixels.to(self.stem.weight.dtype)
-        x = self.down(self.conv(self.stem(pixels * 2 - 1)))
+        x = self.mix(self.down(self.conv(self.stem(pixels * 2 - 1))))
         x = x.flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
             x = block(x, source)
@@ -64,26 +69,27 @@ class PixelHead(nn.Module):
         super().__init__()
         factor = config.context_stride // config.patch
         self.grid = config.context_grid
-        self.norm = nn.LayerNorm(config.latent_width)
-        self.up = nn.Linear(config.latent_width, config.fine_width * factor * factor)
+        self.mix = ConvBlock(config.latent_width)
+        self.up = nn.Conv2d(config.latent_width, config.fine_width * factor * factor, 1)
         self.shuffle = nn.PixelShuffle(factor)
         self.merge = nn.Conv2d(2 * config.fine_width, config.fine_width, 1) if conditioned else None
         self.convs = nn.Sequential(*(ConvBlock(config.fine_width) for _ in range(convs)))
         self.out = nn.Sequential(
-            nn.GroupNorm(8, config.fine_width),
+            nn.GroupNorm(NORM_GROUPS, config.fine_width),
             nn.GELU(),
             nn.Conv2d(config.fine_width, 3 * config.patch**2, 3, padding=1),
             nn.PixelShuffle(config.patch),
         )
 
     def features(self, latent: Tensor, fine: Tensor | None = None) -> Tensor:
-        x = self.up(self.norm(latent)).transpose(1, 2).unflatten(2, self.grid)
-        x = self.shuffle(x)
+        """(B, h·w, C), with ``conditioned`` also the context's fine features → fine features."""
+        x = self.shuffle(self.up(self.mix(latent.transpose(1, 2).unflatten(2, self.grid))))
         if self.merge is not None and fine is not None:
             x = self.merge(torch.cat([x, fine], dim=1))
         return self.convs(x)
 
     def pixels(self, features: Tensor) -> Tensor:
+        """Fine features → pixels (B, 3, H, W) float32, not clipped."""
         return self.out(features).float() + 0.5
 
 
@@ -101,6 +107,7 @@ class Bottleneck(nn.Module):
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, n, C) → (B, n, d)."""
         z = self.linear(self.norm(x))
         return self.standardise(z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
@@ -197,7 +204,7 @@ class DualBranchTokenizer(nn.Module):
 
 
 def to_pixels(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (…, H, W, 3) → float (N, 3, h, w) in [0, 1], resized with antialiasing where the size differs."""
+    """Frames uint8 (…, H, W, 3) → float (N, 3, h, w) in [0, 1], resized with antialiasing where the size differs."""
     x = frames.reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float() / 255
     if tuple(x.shape[-2:]) != size:
         x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -205,5 +212,5 @@ def to_pixels(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_frames(pixels: Tensor) -> Tensor:
-    """float (N, 3, H, W) → uint8 (N, H, W, 3); values outside [0, 1] saturate, as any display does."""
+    """Pixels float (N, 3, H, W) → uint8 (N, H, W, 3); values outside [0, 1] saturate, as any display does."""
     return (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

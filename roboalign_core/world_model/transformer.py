@@ -46,19 +46,24 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, dim) → (…, dim)."""
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = (scale.square() / x.shape[-1] + NORM_EPS).rsqrt()
         return (x * scale).to(x.dtype) * self.weight.to(x.dtype)
 
 
 class SelfAttention(nn.Module):
+    """Causal attention with rotary positions, as ``LlamaAttention`` computes it."""
+
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            self.add_module(name, nn.Linear(config.dim, config.dim, bias=False))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(config.dim, config.dim, bias=False) for _ in range(4)
+        )
 
     def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
+        """(B, L, dim) → (B, L, dim); ``rotary`` (2, L, d / 2), ``mask`` additive (L, S), ``past`` S − L tokens."""
         query, key, value = (
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -69,6 +74,8 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """Gated feed-forward network, as ``LlamaMLP``."""
+
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.dim, config.ffn, bias=False)
@@ -76,10 +83,13 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, dim) → (…, dim)."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
+    """Pre-norm layer, as ``LlamaDecoderLayer``."""
+
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.self_attn = SelfAttention(config)
@@ -88,6 +98,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = Norm(config.dim)
 
     def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
+        """As :meth:`SelfAttention.forward`."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, mask, past)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -127,7 +138,8 @@ class LlamaBackbone(nn.Module):
         """An empty cache for ``batch`` sequences."""
         shape = (len(self.layers), batch, self.config.heads, self.capacity, self.config.dim // self.config.heads)
         device = self.norm.weight.device
-        return KeyValueCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        return KeyValueCache(keys, values)
 
 
 @dataclass(frozen=True, slots=True)

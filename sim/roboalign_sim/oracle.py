@@ -37,7 +37,7 @@ class OraclePlanner:
     def act(self, observation: npt.NDArray[np.uint8], info: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """The next action."""
         if self._plan is None or self._used == self._replan_every:
-            rest = None if self._plan is None else _shifted(self._plan, self._used)
+            rest = None if self._plan is None else shifted(self._plan, self._used)
             self._plan, self._used = self._cem.optimise(self._scores, rest).actions, 0
         action: npt.NDArray[np.float32] = self._plan[self._used]
         self._used += 1
@@ -57,5 +57,5 @@ class OraclePlanner:
         return scores
 
 
-def _shifted(plan: npt.NDArray[np.float32], used: int) -> npt.NDArray[np.float32]:
+def shifted(plan: npt.NDArray[np.float32], used: int) -> npt.NDArray[np.float32]:
     return np.concatenate([plan[used:], np.zeros((used, plan.shape[1]), np.float32)])

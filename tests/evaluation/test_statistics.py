@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from roboalign_core import RoboAlignError
-from roboalign_core.evaluation.statistics import Interval, bootstrap_mean, paired_difference, paired_gain_pct, wilson
+from roboalign_core.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_median,
+    paired_difference,
+    paired_gain_pct,
+    wilson,
+)
 
 
 def test_wilson_against_published_values() -> None:
@@ -38,6 +45,13 @@ def test_bootstrap_is_seeded_and_blocks_do_not_change_the_mean() -> None:
     assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
     many = np.random.default_rng(2).normal(size=5000)  # more than one block of resamples
     assert bootstrap_mean(many, resamples=1000).low < many.mean() < bootstrap_mean(many, resamples=1000).high
+
+
+def test_median_ignores_outliers() -> None:
+    values = np.r_[np.random.default_rng(6).normal(2.0, 0.1, 99), 1e6]
+    interval = bootstrap_median(values)
+    assert interval.value == np.median(values)
+    assert 1.9 < interval.low < interval.value < interval.high < 2.1
 
 
 def test_pairs_are_tighter_than_groups() -> None:

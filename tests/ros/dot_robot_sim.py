@@ -4,6 +4,7 @@ import functools
 import sys
 
 from ros_support import make_dot_env
+
 from roboalign_nodes.lifecycle import run_node
 from roboalign_nodes.robot_sim import RobotSimNode
 

@@ -4,6 +4,7 @@ import functools
 import sys
 
 from ros_support import load_dots
+
 from roboalign_nodes.lifecycle import run_node
 from roboalign_nodes.world_model import WorldModelNode
 

@@ -12,15 +12,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+from roboalign_core.errors import RoboAlignError
 from roboalign_nodes.lifecycle import ManagedNode
 from roboalign_nodes.service_calls import call
 
-from roboalign_core.errors import RoboAlignError
-
-LIMIT = 20.0  # seconds; discovery alone may take three on a busy machine
+LIMIT = 60.0  # seconds; reached on a very busy machine only, a failing condition fails no sooner
 INSTRUCTIONS = ("go left", "go right")
 REACH = 0.08  # way of an action of 1, in image widths
 GOAL = 0.35  # image widths from the middle
@@ -36,6 +36,7 @@ class Loop:
         self._nodes: list[Node] = [self.probe]
         self._executor = MultiThreadedExecutor(8, context=self._context)
         self._executor.add_node(self.probe)
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin)
 
     def __enter__(self) -> Loop:
@@ -45,8 +46,9 @@ class Loop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown(timeout_sec=10)
+        self._stop.set()
         self._thread.join()
+        self._executor.shutdown(timeout_sec=LIMIT)
         for node in reversed(self._nodes):
             node.destroy_node()
         self._context.try_shutdown()
@@ -72,10 +74,8 @@ class Loop:
         return call(self.probe.create_client(kind, name), request, LIMIT)
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> None:

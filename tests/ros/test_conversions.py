@@ -10,6 +10,9 @@ pytest.importorskip("roboalign_interfaces", reason="needs ros2_ws/src/roboalign_
 
 from builtin_interfaces.msg import Time
 from roboalign_interfaces.srv import Imagine
+from sensor_msgs.msg import Image
+
+from roboalign_core.errors import RoboAlignError
 from roboalign_nodes.conversions import (
     Chunk,
     candidates_to_request,
@@ -21,9 +24,6 @@ from roboalign_nodes.conversions import (
     request_to_candidates,
     time_to_ns,
 )
-from sensor_msgs.msg import Image
-
-from roboalign_core.errors import RoboAlignError
 
 
 def frame(height: int = 3, width: int = 5) -> np.ndarray:
@@ -85,7 +85,12 @@ def test_bad_image_messages(changes: dict[str, object], reason: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((3, 5, 3), np.float32), np.zeros((3, 5), np.uint8), np.zeros((3, 5, 4), np.uint8), np.zeros((0, 5, 3), np.uint8)],
+    [
+        np.zeros((3, 5, 3), np.float32),
+        np.zeros((3, 5), np.uint8),
+        np.zeros((3, 5, 4), np.uint8),
+        np.zeros((0, 5, 3), np.uint8),
+    ],
 )
 def test_bad_frames(bad: np.ndarray) -> None:
     with pytest.raises(RoboAlignError, match="expected \\(H, W, 3\\) uint8, found"):
@@ -106,7 +111,8 @@ def test_chunk_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(np.nan, "finite actions, found 1 that"), (np.inf, "finite"), (1.01, "\\[-1, 1\\], found up to 1.01")]
+    ("value", "reason"),
+    [(np.nan, "finite actions, found 1 that"), (np.inf, "finite"), (1.01, "\\[-1, 1\\], found up to 1.01")],
 )
 def test_bad_actions(value: float, reason: str) -> None:
     actions = np.zeros((4, 3), np.float32)

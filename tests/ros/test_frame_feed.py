@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-FrameFeed = pytest.importorskip("roboalign_nodes.frame_feed", reason="needs roboalign_nodes").FrameFeed
+pytest.importorskip("roboalign_nodes", reason="needs ros2_ws/src/roboalign_nodes")
 
-from roboalign_nodes.frame_feed import StepKey
+from roboalign_nodes.frame_feed import FrameFeed, StepKey
 
 
 def picture(number: int) -> np.ndarray:
@@ -90,6 +90,16 @@ def test_the_first_frame_stays_when_nobody_looks() -> None:
         feed.add(picture(step), step)
     assert steps(feed) == [0, 8, 9]
     assert feed.dropped == 0
+
+
+def test_a_robot_that_starts_anew() -> None:
+    feed = FrameFeed()
+    told = [(StepKey(5, 0), 0), (StepKey(5, 1), 1), (StepKey(1, 0), 2), (StepKey(1, 0), 2), (StepKey(1, 1), 3)]
+    for key, stamp in told:
+        feed.announce(key, stamp)
+        feed.add(picture(stamp), stamp)
+    assert [seen.key for seen in feed.take()] == [StepKey(1, 0), StepKey(1, 1)]
+    assert (feed.restarts, feed.dropped) == (1, 0)
 
 
 def test_memory_is_bounded_without_counterparts() -> None:

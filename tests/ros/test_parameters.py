@@ -16,13 +16,13 @@ from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.context import Context
-from roboalign_nodes.planner import PlannerNode
-from roboalign_nodes.robot_sim import RobotSimNode
-from roboalign_nodes.world_model import WorldModelNode
 from ros_support import Loop, load_dots, make_dot_env
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
+from roboalign_nodes.planner import PlannerNode
+from roboalign_nodes.robot_sim import RobotSimNode
+from roboalign_nodes.world_model import WorldModelNode
 
 NODES: dict[str, Any] = {
     "robot_sim": partial(RobotSimNode, make_dot_env),

@@ -2,8 +2,8 @@
 
 WorldGym maps the actions to the ranges of RT-1: position steps of +-0.05 m to +-1.75, rotation steps of +-0.25 rad to
 +-1.4 (both clipped just inside), the gripper to -1 open and +1 closed, and appends the motion of a base, which this
-robot does not have. The values stay as they are. Row t belongs to frame t and leads to frame t+1; the robot follows about
-one frame late. The first row of an episode is zero in the original data too.
+robot does not have. The values stay as they are. Row t belongs to frame t and leads to frame t+1; the robot follows
+about one frame late. The first row of an episode is zero in the original data too.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class DemoConfig:
 
     Attributes:
         env: name of the environment.
-        model: world model and objective; None: named like the environment.
+        world_model: weights of world model and objective: a bundled name or a folder; None: named like the environment.
         episodes: episodes of the planner; the environment's instructions take turns.
         random_episodes: episodes of random actions through the same nodes, on the same scenes.
         seed: of the scenes (episode i has seed + i) and of the planner.
@@ -51,7 +51,7 @@ class DemoConfig:
     """
 
     env: str = "tabletop"
-    model: str | None = None
+    world_model: str | None = None
     episodes: int = 16
     random_episodes: int = 16
     seed: int = 1000
@@ -90,11 +90,9 @@ def run(config: DemoConfig, modules: Mapping[str, str] | None = None) -> dict[st
     with tidy_shared_memory(), _terminable():
         require("rclpy", "ros")
         require("roboalign_interfaces.msg", "ros")
-        with _domain(config.domain_id) as domain_id:
-            variables = environment(domain_id)
-            os.environ.update(variables)  # for the recorder in this process
-            with NodeGroup(commands, _node_environment(variables, out), out / "logs") as nodes:
-                planned, random, dropped = _drive(domain_id, nodes, config)
+        group = NodeGroup(commands, _node_environment(out), out / "logs")
+        with _domain(config.domain_id) as domain_id, _variables(environment(domain_id)), group as nodes:
+            planned, random, dropped = _drive(domain_id, nodes, config)
     results = summarise(planned, random, *dropped)
     report = out / "report.html"
     write_demo_report(report, f"Closed loop: {config.env}", results, planned, random, config.fps)
@@ -107,7 +105,7 @@ def run(config: DemoConfig, modules: Mapping[str, str] | None = None) -> dict[st
 def _drive(
     domain_id: int, nodes: NodeGroup, config: DemoConfig
 ) -> tuple[list[EpisodeRecord], list[EpisodeRecord], tuple[int, int]]:
-    """Wait for the nodes and run all episodes; returns planned, random, and frames dropped by world model and recorder."""
+    """Run all episodes; returns planned, random, and the frames that world model and recorder missed."""
     from roboalign_nodes.driver import LoopDriver
 
     with LoopDriver(domain_id, nodes.check) as driver:
@@ -158,7 +156,7 @@ def _overrides(config: DemoConfig) -> dict[str, dict[str, Any]]:
     robot["execute_steps"] = config.execute_steps
     nodes: dict[str, dict[str, Any]] = {
         "robot_sim": robot,
-        "world_model": {"model": config.model or config.env},
+        "world_model": {"model": config.world_model or config.env},
         "planner": {"seed": config.seed, **planner},
     }
     return {name: {key: value for key, value in values.items() if value is not None} for name, values in nodes.items()}
@@ -170,13 +168,27 @@ def _yaml(value: Any) -> str:
     return str(float(value)) if isinstance(value, float) else str(value)
 
 
-def _node_environment(variables: Mapping[str, str], out: Path) -> dict[str, str]:
+def _node_environment(out: Path) -> dict[str, str]:
     return {
-        **variables,
         "PYTHONUNBUFFERED": "1",
         "RCUTILS_COLORIZED_OUTPUT": "0",
         "ROS_LOG_DIR": str((out / "logs" / "ros").resolve()),
     }
+
+
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the recorder in this process and for the nodes, and take them back."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

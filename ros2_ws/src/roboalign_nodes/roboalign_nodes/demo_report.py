@@ -60,14 +60,20 @@ def write_demo_report(
     """Write the report: figures, tables, and a video imagined | real per planned episode.
 
     Args:
+        path: the HTML file.
+        title: its heading.
+        results: from :func:`summarise`.
+        planned: episodes of the planner.
+        random: episodes of random actions, may be empty.
         fps: control steps per second, the videos' speed.
     """
     headline = {key: value for key, value in results.items() if key not in ("detail", "missing")}
     sections = [
         Section(
             "Results",
-            "A simulated robot, a world model and a planner ran as three ROS 2 nodes. Whenever the robot waited, the planner "
-            "let the world model imagine candidate actions and sent the best. Random actions went through the same nodes.",
+            "A simulated robot, a world model and a planner ran as three ROS 2 nodes. Whenever the robot waited, the "
+            "planner let the world model imagine candidate actions and sent the best. Random actions went through the "
+            "same nodes.",
             table=headline,
         ),
         Section("By instruction", table=results["detail"]["instructions"], figures=[_success_figure(results)]),
@@ -75,7 +81,8 @@ def write_demo_report(
         *_look_ahead_sections(look_ahead(planned)),
         Section(
             "Planned episodes: imagined | real",
-            "Left: the frame that the world model imagined for a step, from the plan that was executed. Right: the camera.",
+            "Left: the frame that the world model imagined for a step, from the plan that was executed. "
+            "Right: the camera.",
             videos=[_video(record, fps) for record in planned],
         ),
     ]
@@ -95,7 +102,7 @@ def _by_instruction(planned: Records, random: Records) -> list[dict[str, Any]]:
         for label, records in (("planned", planned), ("random", random)):
             chosen = [record for record in records if record.instruction == instruction]
             row[f"{label}_episodes"] = len(chosen)
-            row[f"{label}_success_rate"] = mean(record.success for record in chosen) if chosen else None
+            row[f"{label}_success_rate"] = mean(float(record.success) for record in chosen) if chosen else None
         rows.append(row)
     return rows
 

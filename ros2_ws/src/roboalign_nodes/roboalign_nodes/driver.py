@@ -15,7 +15,7 @@ from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from roboalign_interfaces.msg import ImaginedPlan, RobotStatus
@@ -47,6 +47,8 @@ class LoopDriver:
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
         self._domain_id, self._check = domain_id, check
+        self._stop = threading.Event()
+        self._error: Exception | None = None
         self._change = threading.Condition()  # guards what the callbacks fill
         self._feed = FrameFeed(capacity=100_000)
         self._plans: dict[int, list[PlanRecord]] = {}
@@ -74,8 +76,9 @@ class LoopDriver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
+        self._stop.set()
         self._thread.join()  # a thread that still spins at exit would abort the process
+        self._executor.shutdown()
         self._node.destroy_node()
         self._context.try_shutdown()
 
@@ -94,6 +97,9 @@ class LoopDriver:
                     raise RoboAlignError(f"node {name}: expected it to be active within {timeout:g} s, found it is not")
                 with self._change:
                     self._change.wait(_POLL)
+        # Sensor data that is sent before a subscription is known is lost for it.
+        for topic in ("camera/image_raw", "status", "imagined_plan", "action_chunk"):
+            self._wait(lambda topic=topic: self._connected(topic), _CALL_TIMEOUT, f"a connection on {topic}")
 
     def instructions(self) -> list[str]:
         """What the robot can be asked to do, as far as it says so."""
@@ -181,9 +187,13 @@ class LoopDriver:
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+            while not self._stop.is_set():
+                self._executor.spin_once(timeout_sec=_POLL)
+        except Exception as error:  # told by the thread that waits
+            self._error = error
+
+    def _connected(self, topic: str) -> bool:
+        return self._node.count_publishers(topic) > 0 and self._node.count_subscribers(topic) > 0
 
     def _state_of(self, name: str, deadline: float) -> int:
         timeout = max(deadline - time.monotonic(), _POLL)
@@ -194,6 +204,8 @@ class LoopDriver:
 
     def _look_after(self) -> None:
         self._check()
+        if self._error is not None:
+            raise RoboAlignError(f"demo: the recorder failed: {self._error}") from self._error
         with self._change:
             for name, count in self._failing.items():
                 if count >= _FAILING:

@@ -37,7 +37,7 @@ class Observation:
 
 
 class EnvHost:
-    """Runs every call of a gymnasium environment in one thread, because OpenGL contexts belong to the thread that made them.
+    """Runs every call of a gymnasium environment in one thread: an OpenGL context belongs to the thread that made it.
 
     Args:
         make: builds the environment; called in that thread.

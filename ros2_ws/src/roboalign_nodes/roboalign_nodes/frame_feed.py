@@ -38,8 +38,8 @@ class FrameFeed:
     """Pairs frames, which may get lost, with announcements of steps, which do not; in either order of arrival.
 
     A robot announces every step (episode, step, stamp) reliably and sends the frame of the same stamp as sensor data.
-    Matched frames of the newest episode wait in order until :meth:`take` hands them out. Not safe for threads: the owner
-    holds a lock.
+    Matched frames of the newest episode wait in order until :meth:`take` hands them out. Not safe for threads: the
+    owner holds a lock.
 
     Args:
         capacity: matched frames that may wait, 2 or more; beyond it the oldest but the first is let go.
@@ -47,6 +47,7 @@ class FrameFeed:
     Attributes:
         received: frames that arrived and were matched.
         dropped: frames that were announced and did not arrive.
+        restarts: how often the robot began to count anew.
     """
 
     def __init__(self, capacity: int = 64) -> None:
@@ -55,9 +56,11 @@ class FrameFeed:
         self._waiting: deque[SeenFrame] = deque()
         self._capacity = capacity
         self._newest: StepKey | None = None  # of the frames
+        self._newest_stamp_ns = 0
         self._missed: set[StepKey] = set()
         self.received = 0
         self.dropped = 0
+        self.restarts = 0
 
     @property
     def newest(self) -> StepKey | None:
@@ -67,7 +70,9 @@ class FrameFeed:
     def announce(self, key: StepKey, stamp_ns: int) -> None:
         """A step was executed; its frame carries this stamp. Repeated announcements change nothing."""
         if self._newest is not None and not key.after(self._newest):
-            return
+            if stamp_ns <= self._newest_stamp_ns:
+                return
+            self._restart()
         self._announced[stamp_ns] = key
         frame = self._unmatched.pop(stamp_ns, None)
         if frame is not None:
@@ -103,11 +108,19 @@ class FrameFeed:
                 self._count_missed(self._announced.pop(stamp))
         if self._newest is not None and key.episode != self._newest.episode:
             self._waiting.clear()
-        self._newest = key
+        self._newest, self._newest_stamp_ns = key, stamp_ns
         self.received += 1
         self._waiting.append(SeenFrame(key, frame))
         if len(self._waiting) > self._capacity:
             del self._waiting[1]  # the first is what the episode is measured from
+
+    def _restart(self) -> None:
+        """Steps are counted anew although time went on: another robot process has taken over."""
+        self._announced.clear()
+        self._waiting.clear()
+        self._missed.clear()
+        self._newest = None
+        self.restarts += 1
 
     def _count_missed(self, key: StepKey) -> None:
         if key not in self._missed:

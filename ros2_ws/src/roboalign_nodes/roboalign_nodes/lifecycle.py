@@ -80,7 +80,7 @@ class ManagedNode(LifecycleNode):
         """Stop to serve; must not raise."""
 
     def release(self) -> None:
-        """Let go of what :meth:`configure` made, except publishers and the like; also after a failure; must not raise."""
+        """Let go of what :meth:`configure` made, even by halves, except publishers and the like; must not raise."""
 
     def health(self) -> Health:
         """What to publish on /diagnostics while active."""
@@ -224,7 +224,7 @@ def run_node(make: Callable[[], ManagedNode], threads: int = 2) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RoboAlignError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 2
     finally:
         if executor is not None:

@@ -1,4 +1,4 @@
-"""Node ``planner``: whenever the robot waits, asks the world model what candidate actions would look like and sends the best."""
+"""Node ``planner``: whenever the robot waits, lets the world model imagine candidate actions and sends the best."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _POLL = 0.2  # seconds between two looks at whether the node is stopping
 
 
 class PlannerNode(ManagedNode):
-    """Topics, services and actions, all relative and remappable:
+    """The planner. Its topics, services and actions are relative and remappable.
 
     - subscribes to ``status`` (RobotStatus, latched); a waiting robot is a request for a chunk
     - asks ``imagine`` (Imagine) for the scores of candidates, and for the frames of the chosen plan
     - ``action_chunk`` (ActionChunk): the chosen plan; ``imagined_plan`` (ImaginedPlan): with scores, frames and timing
-    - serves the action ``follow_instruction`` (Plan): resets the robot (``reset``) and reports until the episode is over
+    - serves the action ``follow_instruction`` (Plan): resets the robot (``reset``), reports until the episode is over
 
     A repeated request for the same step is answered with the same chunk, a failed one is tried again.
     """
@@ -80,6 +80,7 @@ class PlannerNode(ManagedNode):
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
+        """Make the clients, the action server and the topics."""
         self._policy()  # tells at once if its parameters do not fit together
         self._chunk_out = self.create_lifecycle_publisher(ActionChunk, "action_chunk", qos.COMMAND)
         self._plan_out = self.create_lifecycle_publisher(ImaginedPlan, "imagined_plan", qos.COMMAND)
@@ -98,11 +99,13 @@ class PlannerNode(ManagedNode):
         )
 
     def activate(self) -> None:
+        """Start the thread that plans."""
         self._stopping = False
         self._worker = threading.Thread(target=self._work, name="planning")
         self._worker.start()
 
     def deactivate(self) -> None:
+        """Stop the thread that plans."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
@@ -111,11 +114,13 @@ class PlannerNode(ManagedNode):
             self._worker = None
 
     def release(self) -> None:
+        """Destroy the action server."""
         if self._goals is not None:
             self._goals.destroy()
             self._goals = None
 
     def health(self) -> Health:
+        """Plans so far, and what went wrong last."""
         with self._change:
             values: dict[str, Any] = {"policy": self.value("policy"), "plans": len(self._replan_ms)}
             if self._replan_ms:
@@ -142,17 +147,20 @@ class PlannerNode(ManagedNode):
                 cancelled = request is None or request.episode in self._cancelled
             if request is None or cancelled:
                 continue
+            problem = ""
             try:
                 self._serve(request, since)
             except RoboAlignError as error:
-                self._complain(str(error))
-            else:
-                self._complain("")
+                problem = str(error)
+            except Exception as error:  # otherwise the thread would end, and nobody would know why nothing is planned
+                problem = f"{type(error).__name__}: {error}"
+            if not self._stopping:
+                self._complain(problem)
 
     def _serve(self, request: RobotStatus, since: float) -> None:
         key = _key(request)
         previous = self._sent
-        if previous is not None and StepKey(previous.episode, previous.step) == key:
+        if previous is not None and previous.header.stamp == request.header.stamp:
             self._chunk_out.publish(previous)  # the robot repeats itself, so the chunk got lost
             return
         choice = self._policy().choose(

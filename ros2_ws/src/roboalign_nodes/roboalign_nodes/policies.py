@@ -59,6 +59,7 @@ class CEMPolicy:
     def choose(
         self, evaluate: Evaluate, action_dim: int, seed: tuple[int, int, int], previous: Actions | None
     ) -> Choice:
+        """Search, see :class:`Policy`."""
         config = replace(self.config, seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
         result = CEM(config, action_dim).optimise(evaluate, _padded(previous, config.horizon))
         return Choice(result.actions, result.score, result.scores)
@@ -73,6 +74,7 @@ class RandomPolicy:
     def choose(
         self, evaluate: Evaluate, action_dim: int, seed: tuple[int, int, int], previous: Actions | None
     ) -> Choice:
+        """Draw, see :class:`Policy`; ``evaluate`` and ``previous`` are not used."""
         actions = np.random.default_rng(seed).uniform(-1.0, 1.0, (self.horizon, action_dim)).astype(np.float32)
         return Choice(actions, None, np.zeros(0, np.float32))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_nodes.middleware import clean_shared_memory
 
 PARENT_VARIABLE = "ROBOALIGN_PARENT_PID"  # a node whose parent by this id is gone ends itself
 
@@ -90,13 +89,19 @@ class NodeGroup:
         return {name: process.pid for name, process in self._processes.items()}
 
     def stop(self) -> None:
-        """Ask all to end, more and more firmly, then remove what killed ones left in shared memory."""
-        for sign, seconds in _GRACE:
-            running = [process for process in self._processes.values() if process.poll() is None]
-            for process in running:
-                process.send_signal(sign)
-            _wait(running, seconds)
-        clean_shared_memory()
+        """Ask all to end, more and more firmly; at once and for good if this is interrupted."""
+        try:
+            for sign, seconds in _GRACE:
+                self._signal(sign, seconds)
+        except BaseException:
+            self._signal(*_GRACE[-1])
+            raise
+
+    def _signal(self, sign: signal.Signals, seconds: float) -> None:
+        running = [process for process in self._processes.values() if process.poll() is None]
+        for process in running:
+            process.send_signal(sign)
+        _wait(running, seconds)
 
     def _start(self, node: NodeCommand) -> None:
         with self.log_path(node.name).open("wb") as log:

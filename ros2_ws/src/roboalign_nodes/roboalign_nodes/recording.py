@@ -84,7 +84,7 @@ def look_ahead(records: Iterable[EpisodeRecord]) -> list[LookAhead]:
 
 
 def imagined_and_real(record: EpisodeRecord) -> tuple[Frame, Frame]:
-    """The episode as two videos, both (T, H, W, 3) uint8 of the camera's size: what was imagined for a step, what happened.
+    """The episode as two videos, both (T, H, W, 3) uint8 of the camera's size: what was imagined, what happened.
 
     The first frame, which nobody had to imagine, is real in both. A frame that was lost or not imagined is black.
 

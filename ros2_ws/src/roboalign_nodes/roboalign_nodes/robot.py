@@ -18,7 +18,8 @@ class Robot:
     Args:
         env: the environment.
         execute_steps: actions of a chunk that are executed before the next chunk is wanted.
-        level: index of the action component that is a level and not a displacement (a gripper), which holding keeps; -1: none.
+        level: index of the action component that is a level and not a displacement (a gripper), which holding keeps;
+            -1: none.
     """
 
     def __init__(self, env: EnvHost, execute_steps: int, level: int = -1) -> None:
@@ -73,9 +74,9 @@ class Robot:
             )
         if self.episode == 0 or self.done:
             return False
-        if chunk.episode:
-            if chunk.episode != self.episode or not self._accepted_at < chunk.step <= self.step:
-                return False
+        fits = chunk.episode == self.episode and self._accepted_at < chunk.step <= self.step
+        if chunk.episode and not fits:
+            return False
         self._accepted_at = self.step
         self.plan_id = chunk.plan_id
         self._queue = deque(chunk.actions[: self._execute_steps])

@@ -1,4 +1,4 @@
-"""Node ``robot_sim``: a simulated robot that behaves like a real one: frames, poses and status out, chunks of actions in."""
+"""Node ``robot_sim``: a simulated robot that behaves like a real one: frames, poses, status out, actions in."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_simulation(name: str, size: int, max_steps: int) -> Any:
 
 
 class RobotSimNode(ManagedNode):
-    """Topics and services, all relative and remappable:
+    """The robot. Its topics and services are relative and remappable.
 
     - ``camera/image_raw`` (sensor_msgs/Image, sensor data), stamped with the acquisition time
     - ``effector_pose`` (geometry_msgs/PoseStamped), metres
@@ -90,6 +90,7 @@ class RobotSimNode(ManagedNode):
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
+        """Make the environment and the topics."""
         name, size, max_steps = self.value("env"), self.value("image_size"), self.value("max_steps")
         self._host = EnvHost(lambda: self._make_env(name, size, max_steps))
         self._robot = Robot(self._host, self.value("execute_steps"), self.value("level_component"))
@@ -108,11 +109,13 @@ class RobotSimNode(ManagedNode):
             self.create_timer(1.0 / self.value("rate_hz"), self._on_tick, callback_group=group)
 
     def release(self) -> None:
+        """Close the environment."""
         if self._host is not None:
             self._host.close()
         self._host = self._robot = self._messages = None
 
     def health(self) -> Health:
+        """Where the robot is, and whether it holds."""
         robot = self._robot
         if robot is None:
             return Health(WARN, "released")

@@ -28,7 +28,6 @@ from roboalign_nodes.frame_feed import FrameFeed, SeenFrame, StepKey
 from roboalign_nodes.lifecycle import OK, WARN, Health, ManagedNode, run_node
 from roboalign_nodes.parameters import ParameterSpec
 
-
 Order = Literal["frame", "token"]
 
 
@@ -62,7 +61,7 @@ def load_imagination(model: str, objective: str, order: Order, threads: int) -> 
 
 
 class WorldModelNode(ManagedNode):
-    """Topics and services, all relative and remappable:
+    """The world model. Its topics and services are relative and remappable.
 
     - subscribes to ``camera/image_raw`` (sensor_msgs/Image, sensor data) and ``status`` (RobotStatus), paired by stamp
     - serves ``imagine`` (Imagine): scores candidates from the frame of a given step, shows the best one if asked
@@ -93,17 +92,19 @@ class WorldModelNode(ManagedNode):
         self._instructions: dict[int, str] = {}
         self._bad_frame = ""
         self._context: StepKey | None = None  # what the imagination looks at; touched by requests only
+        self._restarts = 0
         self._requests = 0
         self._latency_ms = 0.0
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
+        """Load the weights and make the topics."""
         model = self.value("model")
         objective = self.value("objective") or model
         self._imagination = self._load(model, objective, self.value("order"), self.value("threads"))
         self._feed = FrameFeed(self.value("pending_frames"))
-        self._context = None
+        self._context, self._restarts = None, 0
         arrivals, requests = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._viewer_out = self.create_lifecycle_publisher(Image, "imagined/image", qos.CAMERA)
         self.create_subscription(Image, "camera/image_raw", self._on_image, qos.CAMERA, callback_group=arrivals)
@@ -111,9 +112,11 @@ class WorldModelNode(ManagedNode):
         self.create_service(Imagine, "imagine", self._on_imagine, callback_group=requests)
 
     def release(self) -> None:
+        """Let go of the weights."""
         self._imagination = None
 
     def health(self) -> Health:
+        """Frames seen and lost, requests answered."""
         with self._arrival:
             feed, bad = self._feed, self._bad_frame
             values = {
@@ -185,9 +188,10 @@ class WorldModelNode(ManagedNode):
                 self._viewer_out.publish(image)
 
     def _look(self, imagination: Imagination, wanted: StepKey | None) -> StepKey:
-        """Let the imagination see the frames up to the wanted step (None: all that came); returns the newest step seen."""
+        """Show the imagination the frames up to the wanted step (None: all); returns the newest step seen."""
         with self._arrival:
             self._arrival.wait_for(lambda: self._has(wanted), self.value("frame_timeout"))
+            self._forget_if_restarted()
             frames = self._feed.take(wanted)
             newest = frames[-1].key if frames else self._context
             if wanted is not None and newest != wanted:
@@ -209,7 +213,13 @@ class WorldModelNode(ManagedNode):
             imagination.observe(newest.frame)
             self._context = newest.key
 
+    def _forget_if_restarted(self) -> None:
+        if self._feed.restarts != self._restarts:
+            self._restarts = self._feed.restarts
+            self._context = None
+
     def _has(self, wanted: StepKey | None) -> bool:
+        self._forget_if_restarted()
         if self._context is not None and wanted in (None, self._context):
             return True
         newest = self._feed.newest

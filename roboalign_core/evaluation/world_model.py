@@ -1,0 +1,293 @@
+"""How well does the world model imagine held-out episodes, where it matters to a robot?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import MISSING
+from rich.progress import track
+
+from roboalign_core.episodes.cache import FrameCache
+from roboalign_core.episodes.store import EpisodeStore
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.metrics import psnr, ssim
+from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.evaluation.report import Section, Video, figure_png, write_report
+from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median
+from roboalign_core.evaluation.study import Study
+from roboalign_core.evaluation.video import side_by_side
+from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.rollout import Mode, Order, roll
+
+Array = NDArray[np.float64]
+CENTIMETRES = 100.0
+
+
+@dataclass
+class WorldModelStudyConfig:
+    """Settings.
+
+    Attributes:
+        world_model: bundled name or folder.
+        data: store of held-out episodes, never trained on.
+        probe: folder of the state probe; the model's own where empty.
+        episodes: how many, from the store's start; 0: all.
+        horizons: steps ahead at which figures are taken.
+        mode, order, window: of the rollouts; window 0: the model's own.
+        effector: state columns of the end effector in the table plane, metres.
+        objects: state columns of each object in the table plane, metres.
+        moved: an object counts as moved beyond so many metres.
+        batch: episodes imagined at once.
+        videos: strips in the report.
+        seed: of the shuffled actions and the bootstrap.
+    """
+
+    world_model: str = MISSING
+    data: str = MISSING
+    probe: str = ""
+    episodes: int = 0
+    horizons: list[int] = field(default_factory=lambda: [1, 4, 8, 16, 28])
+    mode: str = "plain"
+    order: str = "token"
+    window: int = 0
+    effector: list[str] = field(default_factory=list)
+    objects: dict[str, list[str]] = field(default_factory=dict)
+    moved: float = 0.02
+    batch: int = 32
+    videos: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Held-out episodes beside what the model made of them; T = longest horizon.
+
+    Attributes:
+        real: (E, T + 1, H, W, 3) uint8; frame 0 is given.
+        imagined, shuffled: (E, T, H, W, 3), with the true actions and with those of another episode.
+        bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
+        tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0.
+        state: (E, T + 1, K) recorded.
+    """
+
+    real: NDArray[np.uint8]
+    imagined: NDArray[np.uint8]
+    shuffled: NDArray[np.uint8]
+    bound: NDArray[np.uint8]
+    tokens: NDArray[np.int64]
+    start: NDArray[np.int64]
+    state: NDArray[np.float32]
+
+
+def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
+    """Run it; writes ``report.html`` into ``out``."""
+    model = WorldModel.from_pretrained(config.world_model)
+    probe = StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
+    data = imagine(model, config)
+    curves = _curves(data, probe, config)
+    figures = _figures(curves, data, model, config)
+    write_report(Path(out) / "report.html", "World model on held-out episodes", _sections(figures, curves, data, config))
+    return {**figures, "episodes": len(data.real), "detail": {"per_horizon": _detail(curves, config)}}
+
+
+def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
+    """Roll the model out along every held-out episode from its first frame."""
+    store = EpisodeStore.open(config.data)
+    store.verify()
+    cache = FrameCache.open_or_build(store, size=model.config.image_size)
+    steps = max(config.horizons)
+    chosen = [index for index in range(len(cache)) if cache.lengths[index] > steps]
+    chosen = chosen[: config.episodes] if config.episodes else chosen
+    if len(chosen) < 2:
+        raise RoboAlignError(f"{config.data}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}")
+    real = np.stack([cache.episode_frames(index)[: steps + 1] for index in chosen])
+    actions = np.stack([cache.episode_actions(index)[:steps] for index in chosen])
+    names = "observation.state"
+    state = np.stack([cache.episode_extra(names, i)[: steps + 1] for i in chosen]) if names in cache.extras else np.zeros((len(chosen), steps + 1, 0), np.float32)
+    other = _derangement(len(chosen), config.seed)
+    parts = [
+        _imagine_batch(model, real[rows], actions[rows], actions[other[rows]], config)
+        for rows in track(np.array_split(np.arange(len(chosen)), -(-len(chosen) // config.batch)), "imagining")
+    ]
+    imagined, shuffled, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Imagined(real, imagined, shuffled, bound, tokens, start, state)
+
+
+@torch.no_grad()
+def _imagine_batch(
+    model: WorldModel, real: NDArray[np.uint8], actions: NDArray[np.float32], others: NDArray[np.float32], config: WorldModelStudyConfig
+) -> tuple[Any, ...]:
+    context = model.encode(torch.from_numpy(real[:, 0]))
+    mode, order, window = cast(Mode, config.mode), cast(Order, config.order), config.window or model.config.window
+    rollout = roll(model, context, model.action_bins(actions), mode, window, order)
+    shuffled = roll(model, context, model.action_bins(others), mode, window, order)
+    bound = []
+    for step in range(1, real.shape[1]):
+        codes = model.encode_dynamics(torch.from_numpy(real[:, step]), context.features)
+        bound.append(model.decode(codes, context.features).cpu().numpy())
+    return rollout.frames, shuffled.frames, np.stack(bound, 1), rollout.tokens.cpu().numpy(), context.start.cpu().numpy()
+
+
+def _derangement(count: int, seed: int) -> NDArray[np.int64]:
+    """Each episode gets the actions of another one."""
+    order = np.random.default_rng(seed).permutation(count)
+    result = np.empty(count, np.int64)
+    result[order] = np.roll(order, 1)
+    return result
+
+
+def _curves(data: Imagined, probe: StateProbe | None, config: WorldModelStudyConfig) -> dict[str, Array]:
+    """Each metric as (E, T); NaN where an episode has no value (an object that did not move)."""
+    later = data.real[:, 1:]
+    copied = np.broadcast_to(data.real[:, :1], later.shape)
+    curves = {
+        "rollout_psnr_db": psnr(data.imagined, later),
+        "rollout_ssim": ssim(data.imagined, later),
+        "copy_psnr_db": psnr(copied, later),
+        "tokenizer_psnr_db": psnr(data.bound, later),
+        "shuffled_psnr_db": psnr(data.shuffled, later),
+    }
+    if probe is not None:
+        curves |= _position_curves(data, probe, config)
+    return curves
+
+
+def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
+    """Distances in centimetres in the table plane between where the probe sees things and where they were."""
+    names = probe.config.columns
+    groups = {"effector": config.effector, **config.objects}
+    for group, columns in groups.items():
+        for column in columns:
+            if column not in names:
+                raise RoboAlignError(f"study.{group}: expected columns among {', '.join(names)}, found {column!r}")
+    views = {"rollout": data.imagined, "tokenizer": data.bound, "real": data.real[:, 1:]}
+    states = {view: _read(probe, frames) for view, frames in views.items()}
+    curves: dict[str, Array] = {}
+    truth = data.state.astype(np.float64)
+    for view, state in states.items():
+        if config.effector:
+            curves[f"{view}_effector_error_cm"] = _distance(state, truth[:, 1:], names, config.effector)
+        curves[f"{view}_moved_object_error_cm"] = _moved_error(state, truth, names, config)
+    copied = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
+    curves["copy_moved_object_error_cm"] = _moved_error(copied, truth, names, config)
+    if config.effector:
+        curves["copy_effector_error_cm"] = _distance(copied, truth[:, 1:], names, config.effector)
+    return curves
+
+
+def _read(probe: StateProbe, frames: NDArray[np.uint8]) -> Array:
+    flat = probe.read(frames.reshape(-1, *frames.shape[2:]))
+    return flat.reshape(*frames.shape[:2], -1).astype(np.float64)
+
+
+def _distance(state: Array, truth: Array, names: list[str], columns: list[str]) -> Array:
+    index = [names.index(column) for column in columns]
+    return np.linalg.norm(state[..., index] - truth[..., index], axis=-1) * CENTIMETRES
+
+
+def _moved_error(state: Array, truth: Array, names: list[str], config: WorldModelStudyConfig) -> Array:
+    """Mean over the objects that have moved since frame 0; NaN where none has."""
+    total = np.zeros(state.shape[:2])
+    count = np.zeros(state.shape[:2])
+    for columns in config.objects.values():
+        index = [names.index(column) for column in columns]
+        moved = np.linalg.norm(truth[:, 1:, index] - truth[:, :1, index], axis=-1) > config.moved
+        total += np.where(moved, _distance(state, truth[:, 1:], names, columns), 0)
+        count += moved
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, total / count, np.nan)
+
+
+def _figures(curves: dict[str, Array], data: Imagined, model: WorldModel, config: WorldModelStudyConfig) -> dict[str, Any]:
+    """Headline figures with intervals over episodes; errors in centimetres are medians."""
+    figures: dict[str, Any] = {}
+    for horizon in config.horizons:
+        for name, curve in curves.items():
+            values = curve[:, horizon - 1]
+            values = values[np.isfinite(values)]
+            if len(values) < 2:
+                figures.setdefault("missing", {})[_key(name, horizon)] = "fewer than 2 episodes have a value"
+                continue
+            estimate = bootstrap_median if name.endswith("_cm") else bootstrap_mean
+            figures |= estimate(values, seed=config.seed).as_results(_key(name, horizon))
+        gap = curves["rollout_psnr_db"][:, horizon - 1] - curves["shuffled_psnr_db"][:, horizon - 1]
+        figures |= bootstrap_mean(gap, seed=config.seed).as_results(f"action_gap_h{horizon}_db")
+        ahead = curves["rollout_psnr_db"][:, horizon - 1] - curves["copy_psnr_db"][:, horizon - 1]
+        figures |= bootstrap_mean(ahead, seed=config.seed).as_results(f"over_copy_h{horizon}_db")
+    return {**figures, **_token_figures(data, model, config)}
+
+
+def _key(name: str, horizon: int) -> str:
+    """``rollout_psnr_db`` at 8 → ``rollout_h8_psnr_db``; the tokenizer's horizon is a distance, ``d8``."""
+    view, metric = name.split("_", 1)
+    return f"{view}_{'d' if view == 'tokenizer' else 'h'}{horizon}_{metric}"
+
+
+def _token_figures(data: Imagined, model: WorldModel, config: WorldModelStudyConfig) -> dict[str, Any]:
+    """How often a frame repeats the one before, and how the codebook is used."""
+    before = np.concatenate([data.start[:, None], data.tokens[:, :-1]], axis=1)
+    repeats = (data.tokens == before).all(-1).mean(1)
+    counts = np.bincount(data.tokens.ravel(), minlength=model.config.layout.dynamics_codes)
+    shares = counts[counts > 0] / counts.sum()
+    return {
+        **bootstrap_mean(repeats, seed=config.seed).as_results("repetition_rate"),
+        "codebook_used": int((counts > 0).sum()),
+        "codebook_size": int(len(counts)),
+        "codebook_perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+    }
+
+
+def _detail(curves: dict[str, Array], config: WorldModelStudyConfig) -> dict[str, list[float | None]]:
+    summary: dict[str, list[float | None]] = {}
+    for name, curve in curves.items():
+        reduce = np.nanmedian if name.endswith("_cm") else np.nanmean
+        summary[name] = [float(reduce(step)) if np.isfinite(step).any() else None for step in curve.T]
+    return summary
+
+
+def _sections(figures: dict[str, Any], curves: dict[str, Array], data: Imagined, config: WorldModelStudyConfig) -> list[Section]:
+    rows = [
+        {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
+        for key, value in figures.items()
+        if f"{key}_ci_low" in figures
+    ]
+    videos = [
+        Video(f"episode {index}: real | imagined", side_by_side([data.real[index, 1:], data.imagined[index]], ["real", "imagined"], 3), 5.0)
+        for index in range(min(config.videos, len(data.real)))
+    ]
+    return [
+        Section("Against horizon", figures=[_plot(curves)]),
+        Section("Real beside imagined", text="Only the first frame and the actions were given.", videos=videos),
+        Section("Figures", text="Means over episodes with bootstrap intervals; centimetres are medians.", table=rows),
+    ]
+
+
+def _plot(curves: dict[str, Array]) -> bytes:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = {"PSNR (dB)": "_psnr_db", "end effector (cm)": "_effector_error_cm", "moved objects (cm)": "_moved_object_error_cm"}
+    shown = {title: [name for name in curves if name.endswith(suffix)] for title, suffix in panels.items()}
+    shown = {title: names for title, names in shown.items() if names}
+    figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)
+    for axis, (title, names) in zip(axes[0], shown.items(), strict=True):
+        for name in names:
+            reduce = np.nanmedian if name.endswith("_cm") else np.nanmean
+            axis.plot(range(1, curves[name].shape[1] + 1), reduce(curves[name], axis=0), label=name.split("_")[0])
+        axis.set(title=title, xlabel="horizon (frames)")
+        axis.legend()
+    figure.tight_layout()
+    png = figure_png(figure)
+    plt.close(figure)
+    return png
+
+
+STUDY = Study("world_model", WorldModelStudyConfig, study)

@@ -1,0 +1,46 @@
+"""``roboalign plan``: from one image and an instruction to actions, and what they should look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from roboalign_core.evaluation.video import write_mp4
+from roboalign_core.images import read_image
+from roboalign_core.planning.cem import CEMConfig
+from roboalign_core.planning.planner import CEMPlanner
+from roboalign_core.reward.progress import ProgressModel
+from roboalign_core.verb import Verb
+from roboalign_core.world_model.model import WorldModel
+
+
+@dataclass
+class PlanConfig:
+    """Settings; ``configs/plan.yaml`` explains each."""
+
+    image: str = MISSING
+    instruction: str = MISSING
+    reference: str = ""
+    world_model: str = "tabletop"
+    out: str = MISSING
+    upscale: int = 4
+    cem: CEMConfig = field(default_factory=CEMConfig)
+
+
+def run(config: PlanConfig) -> Mapping[str, Any]:
+    """Plan, write the imagined video, and return the actions."""
+    model = WorldModel.from_pretrained(config.world_model)
+    objective = ProgressModel.from_pretrained(config.world_model)
+    objective.check_instruction(config.instruction)
+    frame = read_image(config.image)
+    reference = read_image(config.reference) if config.reference else None
+    plan = CEMPlanner(model, objective, config.cem).plan(frame, config.instruction, reference)
+    write_mp4(Path(config.out) / "imagined.mp4", plan.frames, model.config.fps, config.upscale)
+    return {"score": plan.score, "horizon": len(plan.actions), "detail": {"actions": plan.actions.tolist()}}
+
+
+VERB = Verb("plan", "plan from one image and an instruction", PlanConfig, run)

@@ -1,0 +1,92 @@
+"""``roboalign bundle``: put the parts of a model into one folder, with a model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import atomic_path, read_json, write_text
+from roboalign_core.verb import Verb
+
+CARD = "README.md"
+
+
+@dataclass
+class BundleConfig:
+    """Settings.
+
+    Attributes:
+        runs: run folders of ``roboalign train``, finished; later ones overwrite files of the same name.
+        studies: result files of ``roboalign evaluate`` whose figures go into the card.
+        data: folder of the training episodes; its results name the command that collected them.
+        title: what the model is, in a line.
+        out: model folder; ``roboalign_core/models/NAME`` ships it with the package.
+    """
+
+    runs: list[str] = MISSING
+    studies: list[str] = field(default_factory=list)
+    data: str = MISSING
+    title: str = MISSING
+    out: str = MISSING
+
+
+def bundle(config: BundleConfig) -> Mapping[str, Any]:
+    """Copy the parts and write the card."""
+    stages = {Path(run).name: _results(Path(run) / "results.json") for run in config.runs}
+    data = _results(Path(config.data) / "results.json")
+    studies = {Path(path).parent.name: _results(Path(path)) for path in config.studies}
+    out = Path(config.out)
+    for run in config.runs:
+        for source in sorted((Path(run) / "model").rglob("*")):
+            if source.is_file():
+                with atomic_path(out / source.relative_to(Path(run) / "model")) as temporary:
+                    shutil.copyfile(source, temporary)
+    write_text(out / CARD, _card(config.title, data, stages, studies))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return {"size_mb": size / 1e6, "parts": len(config.runs)}
+
+
+def _results(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or "command" not in value:
+        raise RoboAlignError(f"{path}: expected results of a roboalign command, found no 'command' in it")
+    return value
+
+
+def _card(title: str, data: Mapping[str, Any], stages: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
+    lines = ["---", "license: apache-2.0", "library_name: roboalign", "---", f"# {title}", ""]
+    lines += ["Trained by this repository's own commands, from random weights.", "", "## Data", ""]
+    lines += [f"`{data['command']}`: {data.get('episodes', '?')} episodes, seed {data['seed']}.", "", "## Training", ""]
+    lines += [
+        "| stage | command | seed | minutes | steps | parameters | last training loss |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in stages.items():
+        lines.append(
+            f"| {name} | `{result['command']}` | {result['seed']} | {result['train_minutes']:.1f} | {result['steps']} | "
+            f"{result['parameters'] / 1e6:.2f} M | {result['loss']:.4g} |"
+        )
+    machines = sorted({result["machine"] for result in stages.values()})
+    lines += ["", f"Machine: {'; '.join(machines)}.", ""]
+    for name, study in studies.items():
+        lines += [
+            f"## Figures: {name}",
+            "",
+            f"`{study['command']}`, seed {study['seed']}, {study.get('episodes', '?')} episodes.",
+            "",
+        ]
+        lines += ["| figure | value | 95 % interval |", "|---|---|---|"]
+        for key, value in study.items():
+            if f"{key}_ci_low" in study:
+                lines.append(f"| {key} | {value:.4g} | {study[f'{key}_ci_low']:.4g} … {study[f'{key}_ci_high']:.4g} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+VERB = Verb("bundle", "put the parts of a model into one folder, with a model card", BundleConfig, bundle)

@@ -1,0 +1,73 @@
+"""Checkpoint folders that are whole or absent, and run folders that belong to one process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import write_json
+from roboalign_core.tensors import save_tensors
+
+STATE = "state.json"
+_TEMPORARY = ".tmp-"
+
+
+class Checkpoints:
+    """A folder of checkpoints ``step-N/``.
+
+    Each is written under a temporary name and renamed, and renamed again before it is removed: whatever happens,
+    ``step-N/`` is whole or absent.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def newest(self) -> Path | None:
+        """The checkpoint to go on from."""
+        found = self._whole()
+        return found[-1] if found else None
+
+    def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Write ``<name>.safetensors`` for every name, and ``state.json``; all but the newest few checkpoints go."""
+        temporary = self.folder / f"{_TEMPORARY}{step:08d}"
+        temporary.mkdir(parents=True)
+        for name, values in tensors.items():
+            save_tensors(temporary / f"{name}.safetensors", values)
+        write_json(temporary / STATE, state)
+        os.replace(temporary, self.folder / f"step-{step:08d}")
+        for old in self._whole()[: -self.keep]:
+            doomed = self.folder / f"{_TEMPORARY}{old.name}"
+            os.replace(old, doomed)
+            shutil.rmtree(doomed)
+
+    def remove_leftovers(self) -> None:
+        """What a killed process left half-written or half-removed."""
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path)
+
+    def _whole(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+@contextmanager
+def only_process(run: Path) -> Iterator[None]:
+    """Hold a run folder, which is made if need be; the lock goes with the process, however that ends.
+
+    Raises:
+        RoboAlignError: another process holds it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RoboAlignError(f"{run}: expected nobody else to train in there, found a process that does") from error
+        yield

@@ -1,0 +1,221 @@
+"""What a planner asks of the world model, and planning in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer
+from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
+from roboalign_core.world_model import WorldModel
+
+TASK = "push the red cube left"
+
+
+@pytest.fixture
+def server(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> ImaginationServer:
+    server = ImaginationServer(world_model, objective)
+    server.reset(frame, TASK)
+    return server
+
+
+def test_shapes(server: ImaginationServer, candidates: np.ndarray) -> None:
+    scores = server.score(candidates)
+    assert scores.shape == (6,)
+    assert scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+    assert scores.std() > 0, "candidates must matter"
+    frames = server.imagine(candidates[0])
+    assert frames.shape == (4, 32, 32, 3)
+    assert frames.dtype == np.uint8
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+def test_any_horizon_up_to_the_model_s(server: ImaginationServer, horizon: int) -> None:
+    assert server.score(np.zeros((2, horizon, 2), np.float32)).shape == (2,)
+
+
+def test_candidates_are_scored_each_for_itself(server: ImaginationServer, candidates: np.ndarray) -> None:
+    together = server.score(candidates)
+    np.testing.assert_allclose(server.score(candidates[::-1]), together[::-1], atol=1e-5)
+    for index in range(len(candidates)):
+        np.testing.assert_allclose(server.score(candidates[index : index + 1])[0], together[index], atol=1e-5)
+
+
+def test_a_score_is_the_objective_on_the_imagined_frames(
+    server: ImaginationServer,
+    world_model: WorldModel,
+    objective: ProgressModel,
+    frame: np.ndarray,
+    candidates: np.ndarray,
+) -> None:
+    """One third for the frame half-way, two thirds for the last one, both measured from the first frame."""
+    rollout = world_model.rollout(frame, candidates, mode="plain", order="frame")
+    context = world_model.encode(torch.from_numpy(frame)[None])
+    first = world_model.latent(context.start, context.features)
+    middle, last = (objective.score(first, rollout.latent(step), TASK) for step in (2, 3))
+    np.testing.assert_allclose(server.score(candidates), (0.5 * middle + last) / 1.5, atol=1e-5)
+    difference = server.imagine(candidates[1]).astype(int) - rollout.frames[1]
+    assert np.abs(difference).max() <= 1  # a batch of one adds up in another order
+
+
+def test_the_task_the_reference_and_the_frame_matter(
+    server: ImaginationServer, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    first = server.score(candidates)
+    server.observe(255 - frame)
+    moved = server.score(candidates)
+    server.reset(255 - frame, TASK)
+    other_reference = server.score(candidates)
+    server.reset(frame, "reach the blue cylinder")
+    other_task = server.score(candidates)
+    server.reset(frame, TASK)
+    np.testing.assert_array_equal(server.score(candidates), first)
+    for other in (moved, other_reference, other_task):
+        assert np.abs(other - first).max() > 1e-4
+    assert np.abs(other_reference - moved).max() > 1e-4
+
+
+def test_the_caller_may_reuse_its_frame_buffer(
+    server: ImaginationServer, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    later = np.roll(frame, 5, axis=0)
+    server.observe(later)
+    expected = server.score(candidates)
+    buffer = frame.copy()
+    server.reset(buffer, TASK)
+    buffer[:] = later  # the next frame, into the same memory
+    server.observe(buffer)
+    np.testing.assert_array_equal(server.score(candidates), expected)
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_works_before_reset(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> None:
+    server = ImaginationServer(world_model, objective)
+    for call in (
+        lambda: server.observe(frame),
+        lambda: server.score(np.zeros((1, 2, 2), np.float32)),
+        lambda: server.imagine(np.zeros((2, 2), np.float32)),
+    ):
+        with pytest.raises(RoboAlignError, match=r"expected reset\(frame, instruction\) before"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        ("", "expected a sentence"),
+        ("   ", "expected a sentence"),
+        (None, "expected a sentence"),
+        ("dance", r"expected one of \[push the red cube left; reach the blue cylinder\], found 'dance'"),
+    ],
+)
+def test_instructions_that_are_none_are_refused(
+    server: ImaginationServer, frame: np.ndarray, candidates: np.ndarray, instruction: str, message: str
+) -> None:
+    before = server.score(candidates)
+    with pytest.raises(RoboAlignError, match=f"instruction: {message}"):
+        server.reset(255 - frame, instruction)
+    np.testing.assert_array_equal(server.score(candidates), before)
+
+
+def test_frames_that_are_none_are_refused(server: ImaginationServer, frame: np.ndarray, candidates: np.ndarray) -> None:
+    before = server.score(candidates)
+    for bad in (frame.astype(np.float32), frame[..., :2], frame[None], None):
+        for call in (lambda bad=bad: server.reset(bad, TASK), lambda bad=bad: server.observe(bad)):
+            with pytest.raises(RoboAlignError, match="frame: expected a uint8 array"):
+                call()
+    np.testing.assert_array_equal(server.score(candidates), before)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((3, 4, 3), np.float32), "width 2, found 3"),
+        (np.zeros((4, 2), np.float32), "1 to 5 frames"),
+        (np.zeros((0, 4, 2), np.float32), "1 to 5 frames"),
+        (np.zeros((3, 0, 2), np.float32), "1 to 5 frames"),
+        (np.zeros((3, 6, 2), np.float32), "1 to 5 frames"),
+        (np.full((3, 4, 2), np.nan, np.float32), "NaN"),
+    ],
+    ids=["width", "two axes", "no candidates", "no steps", "too long", "NaN"],
+)
+def test_actions_that_are_none_are_refused(server: ImaginationServer, bad: np.ndarray, message: str) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        server.score(bad)
+
+
+def test_one_sequence_is_imagined_not_a_batch(server: ImaginationServer, candidates: np.ndarray) -> None:
+    with pytest.raises(RoboAlignError, match="actions: expected"):
+        server.imagine(candidates)
+
+
+def test_an_objective_of_another_world_model_is_refused(world_model: WorldModel) -> None:
+    config = ProgressConfig([TASK], cells=64, channels=32, narrow=4, hidden=16)
+    with pytest.raises(RoboAlignError, match=r"objective: expected .*\(16, 32\).* found \(64, 32\)"):
+        ImaginationServer(world_model, ProgressModel(config, ProgressHead(config)))
+
+
+# -- planner --------------------------------------------------------------------------------------------------------
+
+SETTINGS = CEMConfig(candidates=24, horizon=4, iterations=3, elites=4)
+
+
+def test_a_plan(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> None:
+    plan = CEMPlanner(world_model, objective, SETTINGS).plan(frame, TASK)
+    assert plan.actions.shape == (4, 2)
+    assert np.abs(plan.actions).max() <= 1
+    assert plan.scores.shape == (24,)
+    assert plan.frames.shape == (4, 32, 32, 3)
+    server = ImaginationServer(world_model, objective)
+    server.reset(frame, TASK)
+    assert plan.score == pytest.approx(float(server.score(plan.actions[None])[0]), abs=1e-5)
+    np.testing.assert_array_equal(plan.frames, server.imagine(plan.actions))
+
+
+def test_a_plan_is_better_than_chance(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> None:
+    server = ImaginationServer(world_model, objective)
+    server.reset(frame, TASK)
+    chance = server.score(np.random.default_rng(0).uniform(-1, 1, (64, 4, 2)).astype(np.float32))
+    assert CEMPlanner(world_model, objective, SETTINGS).plan(frame, TASK).score >= np.quantile(chance, 0.9)
+
+
+def test_the_same_planner_plans_the_same(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> None:
+    first, again = (CEMPlanner(world_model, objective, SETTINGS).plan(frame, TASK) for _ in range(2))
+    np.testing.assert_array_equal(first.actions, again.actions)
+
+
+def test_planning_measures_from_the_reference(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray
+) -> None:
+    now = np.roll(frame, 7, axis=1)
+    plan = CEMPlanner(world_model, objective, SETTINGS).plan(now, TASK, reference=frame)
+    server = ImaginationServer(world_model, objective)
+    server.reset(frame, TASK)
+    server.observe(now)
+    assert plan.score == pytest.approx(float(server.score(plan.actions[None])[0]), abs=1e-5)
+
+
+def test_a_warm_start_is_where_the_search_begins(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = CEMPlanner(world_model, objective, SETTINGS)
+    seen: list[np.ndarray] = []
+    score: Callable[[np.ndarray], np.ndarray] = planner.server.score
+    monkeypatch.setattr(planner.server, "score", lambda actions: seen.append(actions) or score(actions))
+    start = np.linspace(-0.8, 0.8, 8, dtype=np.float32).reshape(4, 2)
+    planner.plan(frame, TASK, warm_start=start)
+    np.testing.assert_array_equal(seen[0][0], start)
+
+
+def test_a_horizon_beyond_the_model_s_is_refused(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray
+) -> None:
+    with pytest.raises(RoboAlignError, match="1 to 5 frames"):
+        CEMPlanner(world_model, objective, CEMConfig(horizon=6)).plan(frame, TASK)

@@ -1,0 +1,102 @@
+"""The planner's objective: instructions, files, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
+
+INSTRUCTIONS = ["push left", "push right", "reach"]
+
+
+@pytest.fixture(scope="module")
+def progress() -> ProgressModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ProgressConfig(INSTRUCTIONS, cells=4, channels=8, narrow=3, hidden=16)
+        return ProgressModel(config, ProgressHead(config))
+
+
+@pytest.fixture
+def folder(progress: ProgressModel, tmp_path: Path) -> Path:
+    progress.save_pretrained(tmp_path / "objective", dtype=torch.float32)
+    return tmp_path / "objective"
+
+
+def features(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 4, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_each_instruction_has_a_score_of_its_own(progress: ProgressModel) -> None:
+    first, later = features(1), features(5, seed=1)
+    scores = np.stack([progress.score(first, later, instruction) for instruction in INSTRUCTIONS], axis=1)
+    assert scores.shape == (5, 3)
+    assert scores.dtype == np.float32
+    with torch.no_grad():
+        expected = progress.head(first.expand(5, -1, -1), later).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert len(np.unique(scores)) == 15
+
+
+def test_one_first_frame_serves_all(progress: ProgressModel) -> None:
+    first, later = features(1), features(5, seed=1)
+    np.testing.assert_allclose(
+        progress.score(first, later, "reach"), progress.score(first.expand(5, -1, -1), later, "reach"), atol=1e-6
+    )
+
+
+def test_positions_matter(progress: ProgressModel) -> None:
+    later = features(1, seed=1)
+    assert progress.score(features(1), later, "reach") != progress.score(features(1), later.flip(1), "reach")
+
+
+def test_half_precision_features_are_taken(progress: ProgressModel) -> None:
+    first, later = features(1), features(3, seed=1)
+    np.testing.assert_allclose(
+        progress.score(first.bfloat16(), later.bfloat16(), "reach"), progress.score(first, later, "reach"), atol=0.1
+    )
+
+
+@pytest.mark.parametrize("instruction", ["", "  ", None, 3, "Reach", "fly"])
+def test_other_instructions_are_refused(progress: ProgressModel, instruction: str) -> None:
+    with pytest.raises(RoboAlignError, match="instruction: expected"):
+        progress.score(features(1), features(1), instruction)
+
+
+def test_the_round_trip_changes_nothing(progress: ProgressModel, folder: Path) -> None:
+    """The folder holds nothing else: an objective need not lie beside a world model."""
+    again = ProgressModel.from_pretrained(folder)
+    assert again.config == progress.config
+    first, later = features(1), features(5, seed=1)
+    np.testing.assert_array_equal(again.score(first, later, "reach"), progress.score(first, later, "reach"))
+
+
+def test_damage_is_named(folder: Path, tmp_path: Path) -> None:
+    def damaged(name: str) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / name))
+
+    missing = damaged("missing")
+    (missing / "progress.safetensors").unlink()
+    with pytest.raises(RoboAlignError, match=r"progress\.safetensors: expected weights"):
+        ProgressModel.from_pretrained(missing)
+    half = damaged("half")
+    (half / "progress.safetensors").write_bytes((folder / "progress.safetensors").read_bytes()[:200])
+    with pytest.raises(RoboAlignError, match="expected a whole safetensors file"):
+        ProgressModel.from_pretrained(half)
+    other = damaged("other")
+    config = json.loads((other / "progress.json").read_text())
+    (other / "progress.json").write_text(json.dumps(config | {"hidden": 17}))
+    with pytest.raises(RoboAlignError, match="weights do not fit the configuration"):
+        ProgressModel.from_pretrained(other)
+    (other / "progress.json").write_text(json.dumps(config | {"colour": "red"}))
+    with pytest.raises(RoboAlignError, match="expected the keys of ProgressConfig"):
+        ProgressModel.from_pretrained(other)
+    with pytest.raises(RoboAlignError, match=r"a folder with progress\.json"):
+        ProgressModel.from_pretrained(tmp_path)

@@ -1,0 +1,224 @@
+"""The demo: three real processes, an episode each, a report, and nothing left behind however it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("roboalign_interfaces", reason="needs ros2_ws/src/roboalign_interfaces to be built")
+pytest.importorskip("matplotlib", reason="needs the extra viz")
+
+from ros_support import wait_until
+
+from roboalign_core.configs import config_dir
+from roboalign_core.errors import RoboAlignError
+from roboalign_nodes.demo import NODE_MODULES, DemoConfig, run
+from roboalign_nodes.processes import NodeCommand, NodeGroup
+
+DOTS = {**NODE_MODULES, "robot_sim": "dot_robot_sim", "world_model": "dot_world_model"}
+SMALL: dict[str, Any] = {"max_steps": 12, "candidates": 32, "horizon": 6, "iterations": 2}
+
+
+def nodes() -> list[str]:
+    """Command lines of nodes that run on this machine and are ours."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if "--ros-args" in line and str(os.getpid()) != path.parent.name and _is_ours(path.parent):
+            found.append(line)
+    return found
+
+
+def _is_ours(process: Path) -> bool:
+    try:
+        return _MARK in (process / "environ").read_bytes()
+    except OSError:
+        return False
+
+
+_MARK = f"ROBOALIGN_TEST_MARK={os.getpid()}".encode()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ROBOALIGN_TEST_MARK", str(os.getpid()))
+    before = dict(os.environ)
+    segments = shared_memory()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    assert nodes() == []
+    assert shared_memory() <= segments
+
+
+def shared_memory() -> set[str]:
+    """Fast DDS' files in shared memory."""
+    return {path.name for path in Path("/dev/shm").glob("*fast*")}
+
+
+def config(out: Path, **changes: Any) -> DemoConfig:
+    return DemoConfig(out=str(out), **{**SMALL, "episodes": 2, "random_episodes": 2, **changes})
+
+
+@pytest.mark.slow
+def test_demo_from_start_to_report(tmp_path: Path) -> None:
+    results = run(config(tmp_path, episodes=3), DOTS)
+    assert (results["success_rate"], results["episodes"], results["frames_dropped"]) == (1.0, 3, 0)
+    assert results["random_success_rate"] <= 0.5
+    assert 0 < results["replan_ms_median"] < 1000
+    detail = results["detail"]
+    assert [row["instruction"] for row in detail["planned"]] == ["go left", "go right", "go left"]
+    assert [row["seed"] for row in detail["planned"]] == [1000, 1001, 1002]
+    assert [row["planned_episodes"] for row in detail["instructions"]] == [2, 1]
+    first = detail["look_ahead"][0]
+    assert first["steps_ahead"] == 1
+    assert first["frames"] >= 3
+    assert first["imagined_psnr_db"] > first["copy_psnr_db"] + 10  # the double knows the physics
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<video") == 3
+    assert page.count("data:image/png") == 3
+    assert {path.name for path in (tmp_path / "logs").glob("*.log")} == {f"{name}.log" for name in NODE_MODULES}
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_ends_the_demo(tmp_path: Path) -> None:
+    def kill() -> None:
+        victim = find_running("dot_world_model", tmp_path)
+        wait_until(lambda: "active" in (tmp_path / "logs" / "planner.log").read_text(), "the planner")
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(RoboAlignError, match=r"(?s)node world_model: .*killed by SIGKILL.*world_model.log:\n.*active"):
+        run(config(tmp_path, episodes=10_000), DOTS)
+    killer.join()
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_node_that_does_not_start_is_named_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(
+        RoboAlignError, match=r"(?s)node world_model: .*exit code 2.*model 'nowhere': expected a bundled"
+    ):
+        run(config(tmp_path, world_model="nowhere"), {**DOTS, "world_model": NODE_MODULES["world_model"]})
+
+
+@pytest.mark.slow
+def test_an_unknown_instruction_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RoboAlignError, match=r"reset: instruction: expected one of .*found 'make coffee'"):
+        run(config(tmp_path, instructions=["make coffee"]), DOTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_from_outside(tmp_path: Path, sign: signal.Signals) -> None:
+    program = (
+        "from test_demo import DOTS, config, run\n"
+        "from pathlib import Path\n"
+        "try:\n"
+        f"    run(config(Path({str(tmp_path)!r}), episodes=10_000), DOTS)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(130)\n"
+    )
+    demo = subprocess.Popen([sys.executable, "-c", program])
+    find_running("dot_robot_sim", tmp_path)
+    wait_until(lambda: "active" in (tmp_path / "logs" / "planner.log").read_text(), "the planner")
+    demo.send_signal(sign)
+    assert demo.wait(30) == 130
+
+
+def test_a_stubborn_node_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "roboalign_nodes.processes._GRACE", ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5))
+    )
+    program = (
+        "import signal, time\n"
+        "for s in (2, 15): signal.signal(s, signal.SIG_IGN)\n"
+        "print('deaf', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = NodeCommand("stubborn", (sys.executable, "-c", program, "--ros-args"))
+    with NodeGroup([command], {}, tmp_path) as group:
+        wait_until(lambda: "deaf" in group.log_path("stubborn").read_text(), "the process")
+        pid = group.pids()["stubborn"]
+        group.check()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_nodes_end_themselves_when_their_parent_is_gone(tmp_path: Path) -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from roboalign_nodes.processes import PARENT_VARIABLE\n"
+        "env = {**os.environ, PARENT_VARIABLE: str(os.getpid())}\n"
+        "subprocess.Popen([sys.executable, '-m', 'dot_robot_sim', '--ros-args'], env=env, start_new_session=True)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    wait_until(lambda: not nodes(), "the orphan to end")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"episodes": 0}, "episodes: expected at least 1"),
+        ({"max_steps": 0}, "max_steps: expected at least 1"),
+        ({"random_episodes": -1}, "random_episodes"),
+        ({"seed": -1}, "seed"),
+        ({"rate_hz": -1.0}, "rate_hz"),
+        ({"fps": 0.0}, "fps > 0"),
+        ({"domain_id": 300}, "domain_id: expected 0 to 101"),
+        ({"instructions": ["go left", ""]}, "found an empty one"),
+        ({"params": "/nowhere"}, "parameter file /nowhere/robot_sim.yaml, found none"),
+    ],
+)
+def test_bad_settings_start_nothing(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RoboAlignError, match=reason):
+        run(config(tmp_path / "out", **changes), DOTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_yaml_mirrors_the_dataclass() -> None:
+    assert yaml.safe_load((config_dir() / "demo.yaml").read_text()) == dataclasses.asdict(DemoConfig())
+
+
+@pytest.mark.slow
+def test_the_command_reports_a_missing_model(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco", reason="needs the extra sim")
+    arguments = ["demo", "world_model=nowhere", f"out={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "roboalign_core.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "model 'nowhere'" in done.stderr
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def find_running(module: str, out: Path) -> int:
+    """Process id of a node of this run, once it is there."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes()
+            except OSError:
+                continue
+            if f"\0{module}\0--ros-args".encode() in line and _is_ours(path.parent):
+                found.append(int(path.parent.name))
+        return bool(found) and (out / "logs" / "planner.log").exists()
+
+    wait_until(look, f"the process {module}")
+    return found[0]

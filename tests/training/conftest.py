@@ -1,0 +1,115 @@
+"""A toy store, and training runs that take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from roboalign_core.episodes import AugmentationConfig, Episode, EpisodeStore, StoreSpec
+from roboalign_core.training.loop import LoopConfig
+from roboalign_core.training.verb import ModelConfig, TrainConfig
+from roboalign_core.world_model import DynamicsConfig, TokenizerConfig
+
+INSTRUCTIONS = ("go left", "go right")
+STAGES: dict[str, dict[str, Any]] = {
+    "tokenizer": {"clips": 6, "targets": 1, "distance": 3},
+    "dynamics": {"clips": 6, "lengths": [4, 5], "context_distance": 2},
+    "progress": {"episodes": 6, "pairs": 2, "distance": 3, "narrow": 4, "hidden": 16},
+    "probe": {"frames": 12},
+}
+
+
+def toy_episode(seed: int, length: int = 12) -> Episode:
+    """A bright square that goes where the action says, one to three pixels a step, on a 32×32 floor."""
+    random = np.random.default_rng(seed)
+    actions = random.uniform(-1, 1, (length, 2)).astype(np.float32)
+    places = np.clip(16 + np.cumsum(3 * np.concatenate([np.zeros((1, 2)), actions[:-1]]), axis=0), 4, 28)
+    frames = np.full((length, 32, 32, 3), 40, np.uint8)
+    for frame, (x, y) in zip(frames, places.round().astype(int), strict=True):
+        frame[y - 4 : y + 4, x - 4 : x + 4] = (230, 120, 60)
+    left = np.clip((places[:1, :1] - places[:, :1]) / 8, 0, 1)
+    right = np.clip((places[:, :1] - places[:1, :1]) / 8, 0, 1)
+    extras = {"observation.state": places / 32, "progress": np.concatenate([left, right], axis=1)}
+    return Episode(
+        frames=frames,
+        actions=actions,
+        instruction=INSTRUCTIONS[seed % 2],
+        success=bool(seed % 2),
+        fps=5.0,
+        source="toy",
+        camera="top",
+        extras={key: rows.astype(np.float32) for key, rows in extras.items()},
+    )
+
+
+def make_store(folder: Path, episodes: int = 16, first: int = 0) -> Path:
+    spec = StoreSpec(
+        fps=5.0,
+        height=32,
+        width=32,
+        action_names=("x", "y"),
+        source="toy",
+        camera="top",
+        extras={"observation.state": ("x", "y"), "progress": INSTRUCTIONS},
+    )
+    EpisodeStore.create(folder, spec).append([toy_episode(first + index) for index in range(episodes)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 episodes of 12 frames; tests do not change it."""
+    return make_store(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="session")
+def new_store() -> Callable[..., Path]:
+    """Makes further stores: ``new_store(folder, episodes=16, first=0)``."""
+    return make_store
+
+
+@pytest.fixture(scope="session")
+def settings(store: Path) -> Callable[..., TrainConfig]:
+    """A small run: ``settings(stage, out, steps=…, world_model=…, stage_changes…)``."""
+
+    def make(stage: str, out: Path, steps: int = 6, world_model: Path | str = "", **changes: Any) -> TrainConfig:
+        return TrainConfig(
+            data=[str(store)],
+            out=str(out),
+            world_model=str(world_model),
+            stage={"name": stage, **STAGES[stage], **changes},
+            model=ModelConfig(
+                tokenizer=TokenizerConfig(
+                    32,
+                    32,
+                    context_levels=[5, 5, 5],
+                    dynamics_levels=[4, 3, 2],
+                    fine_width=16,
+                    latent_width=32,
+                    encoder_blocks=1,
+                    decoder_blocks=1,
+                    heads=2,
+                ),
+                dynamics=DynamicsConfig(layers=2, dim=32, heads=2, ffn=64, max_frames=6, frame_head_layers=1),
+                action_bins=16,
+                window=3,
+            ),
+            augmentation=AugmentationConfig(),
+            loop=LoopConfig(steps=steps, warmup=3, lr=3e-3, checkpoint_every=2, log_every=1),
+        )
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that runs can be compared bit by bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,255 @@
+"""Our transformer is LLaMA's, and its cache changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.rollout import Context, Imagination, Order
+
+
+@pytest.fixture(scope="module")
+def folder(model: WorldModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("llama")
+    model.save_pretrained(path, dtype=torch.float32)
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama(folder: Path) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(folder / "dynamics", dtype=torch.float32).eval()
+
+
+def random_ids(model: WorldModel, batch: int, frames: int, seed: int = 0) -> Tensor:
+    layout, generator = model.config.layout, torch.Generator().manual_seed(seed)
+
+    def draw(codes: int, *shape: int) -> Tensor:
+        return torch.randint(0, codes, (batch, *shape), generator=generator)
+
+    return layout.sequence(
+        draw(layout.context_codes, layout.context_tokens),
+        draw(layout.dynamics_codes, frames, layout.dynamics_tokens),
+        draw(layout.action_bins, frames, layout.action_tokens),
+    )
+
+
+def random_context(model: WorldModel, batch: int) -> Context:
+    frames = torch.randint(0, 256, (batch, 32, 32, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    return model.encode(frames)
+
+
+# -- LLaMA ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_logits_are_those_of_transformers(model: WorldModel, llama: LlamaForCausalLM) -> None:
+    ids = random_ids(model, 3, frames=6)
+    codes = model.config.layout.dynamics_codes
+    expected = llama(ids).logits
+    found = model.dynamics.head(model.dynamics.hidden(ids))
+    assert expected.shape[-1] == model.config.layout.vocabulary
+    assert expected[..., :codes].std() > 0.1, "logits of this model are too flat to compare"
+    torch.testing.assert_close(found, expected[..., :codes], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_training_logits_are_those_before_each_token(model: WorldModel, llama: LlamaForCausalLM) -> None:
+    layout, frames = model.config.layout, 4
+    ids = random_ids(model, 2, frames)
+    logits = llama(ids).logits[..., : layout.dynamics_codes]
+    found = model.dynamics.token_logits(model.dynamics.hidden(ids), frames)
+    assert found.shape == (2, frames - 1, layout.dynamics_tokens, layout.dynamics_codes)
+    for frame in range(1, frames):
+        first = layout.context_tokens + frame * layout.frame_tokens
+        expected = logits[:, first - 1 : first - 1 + layout.dynamics_tokens]
+        torch.testing.assert_close(found[:, frame - 1], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_greedy_rollout_is_that_of_transformers(
+    model: WorldModel, llama: LlamaForCausalLM, frame: np.ndarray, actions: np.ndarray
+) -> None:
+    """Token by token, without any cache, the choice restricted to dynamics codes."""
+    layout, steps = model.config.layout, 4
+    bins = model.action_bins(actions[:3, :steps])
+    context = model.encode(torch.from_numpy(frame)[None])
+    ids = torch.cat([layout.context_ids(context.codes), context.start], dim=1).repeat(3, 1)
+    expected = []
+    for step in range(steps):
+        ids = torch.cat([ids, layout.action_ids(bins[:, step])], dim=1)
+        for _ in range(layout.dynamics_tokens):
+            best = llama(ids).logits[:, -1, : layout.dynamics_codes].argmax(-1, keepdim=True)
+            ids = torch.cat([ids, best], dim=1)
+        expected.append(ids[:, -layout.dynamics_tokens :])
+    found = model.rollout(frame, actions[:3, :steps], mode="plain", order="token").tokens
+    assert found.flatten().unique().numel() > 3, "a rollout of one code proves little"
+    assert torch.equal(found, torch.stack(expected, dim=1))
+
+
+def test_a_checkpoint_that_transformers_wrote_loads(
+    folder: Path, llama: LlamaForCausalLM, tmp_path: Path, frame: np.ndarray, actions: np.ndarray
+) -> None:
+    original = WorldModel.from_pretrained(folder, dtype=torch.float32)
+    for name in ("config.json", "tokenizer.safetensors", "frame_head.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    llama.save_pretrained(tmp_path / "dynamics")
+    again = WorldModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert torch.equal(again.rollout(frame, actions).tokens, original.rollout(frame, actions).tokens)
+
+
+def test_llama_settings_name_the_saved_number_format(model: WorldModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "dynamics" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "dynamics").dtype == torch.bfloat16
+
+
+# -- cache ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [[1] * 20, [16, 4], [5, 1, 7, 7]], ids=str)
+def test_decoding_with_a_cache_is_the_whole_forward_pass(model: WorldModel, parts: list[int]) -> None:
+    ids = random_ids(model, 2, frames=6)[:, : sum(parts)]
+    cache = model.dynamics.backbone.cache(2, torch.float32)
+    pieces = [model.dynamics.hidden(part, cache) for part in ids.split(parts, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model.dynamics.hidden(ids), atol=1e-4, rtol=1e-4)
+    assert cache.length == sum(parts)
+
+
+@torch.no_grad()
+def test_an_expanded_cache_is_the_same_past_for_everyone(model: WorldModel) -> None:
+    ids = random_ids(model, 3, frames=2)
+    shared, rest = ids[:1, :10], ids[:, 10:]
+    cache = model.dynamics.backbone.cache(1, torch.float32)
+    model.dynamics.hidden(shared, cache)
+    found = model.dynamics.hidden(rest, cache.expand(3))
+    expected = model.dynamics.hidden(torch.cat([shared.expand(3, -1), rest], dim=1))[:, 10:]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert cache.length == 10, "the shared past must not grow"
+
+
+@torch.no_grad()
+def test_no_token_sees_a_later_one(model: WorldModel) -> None:
+    ids = random_ids(model, 1, frames=3)
+    other = ids.clone()
+    other[:, 20] = (ids[:, 20] + 1) % model.config.layout.dynamics_codes
+    before, after = model.dynamics.hidden(ids), model.dynamics.hidden(other)
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert (before[:, 20:] - after[:, 20:]).abs().amax(-1).min() > 1e-4
+
+
+@torch.no_grad()
+def test_more_tokens_than_positions_are_refused(model: WorldModel) -> None:
+    capacity = model.config.layout.length(model.config.dynamics.max_frames)
+    ids = torch.zeros(1, capacity, dtype=torch.int64)
+    cache = model.dynamics.backbone.cache(1, torch.float32)
+    model.dynamics.hidden(ids, cache)
+    with pytest.raises(RoboAlignError, match=f"at most {capacity} tokens, found {capacity + 1}"):
+        model.dynamics.hidden(ids[:, :1], cache)
+
+
+# -- decoding orders ------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A world model that remembers which ids went into the transformer, and whose choices can be forced."""
+
+    def __init__(self, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Tensor] = []
+        hidden = model.dynamics.hidden
+
+        def remember(ids: Tensor, cache=None) -> Tensor:
+            self.seen.append(ids.expand(2, -1))
+            return hidden(ids, cache)
+
+        monkeypatch.setattr(model.dynamics, "hidden", remember)
+
+    def ids(self) -> Tensor:
+        found, self.seen = torch.cat(self.seen, dim=1), []
+        return found
+
+
+def force(monkeypatch: pytest.MonkeyPatch, codes: Tensor) -> None:
+    """Every choice of an imagination comes from codes (N, T, m), in both orders."""
+    whole, single = iter(codes.unbind(1)), iter(codes.flatten(1).unbind(1))
+    monkeypatch.setattr(
+        Imagination, "_pick", lambda self, logits: next(whole) if logits.ndim == 3 else next(single), raising=True
+    )
+
+
+@torch.no_grad()
+def test_both_orders_leave_the_same_tokens_in_the_cache(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch, actions: np.ndarray
+) -> None:
+    layout = model.config.layout
+    codes = torch.randint(0, layout.dynamics_codes, (2, 3, layout.dynamics_tokens))
+    bins, context = model.action_bins(actions[:2, :3]), random_context(model, 1)
+    recorder, caches, seen = Recorder(model, monkeypatch), [], []
+    for order in ("token", "frame"):
+        force(monkeypatch, codes)
+        imagination = Imagination(model, context, 2, order)
+        found = torch.stack([imagination.step(bins[:, step]) for step in range(3)], dim=1)
+        assert torch.equal(found, codes)
+        model.dynamics.hidden(imagination.pending, imagination.cache)
+        seen.append(recorder.ids())
+        caches.append(imagination.cache)
+    expected = layout.sequence(
+        context.codes.expand(2, -1), torch.cat([context.start.expand(2, 1, -1), codes[:, :2]], dim=1), bins
+    )
+    for ids, cache in zip(seen, caches, strict=True):
+        assert torch.equal(ids, torch.cat([expected, codes[:, 2]], dim=1))
+        assert cache.length == ids.shape[1]
+    for name in ("keys", "values"):
+        first, second = (getattr(cache, name)[..., : cache.length, :] for cache in caches)
+        torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["token", "frame"])
+def test_following_known_frames_is_stepping_to_them(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch, actions: np.ndarray, order: Order
+) -> None:
+    layout = model.config.layout
+    codes = torch.randint(0, layout.dynamics_codes, (2, 3, layout.dynamics_tokens))
+    bins, context = model.action_bins(actions[:2, :4]), random_context(model, 2)
+    stepped = Imagination(model, context, 2, order)
+    with monkeypatch.context() as patch:
+        force(patch, codes)
+        for step in range(3):
+            stepped.step(bins[:, step])
+    followed = Imagination(model, context, 2, order)
+    followed.follow(bins[:, :2], codes[:, :2])
+    followed.follow(bins[:, 2:3], codes[:, 2:])
+    assert followed.frames == stepped.frames == 3
+    assert torch.equal(followed.step(bins[:, 3]), stepped.step(bins[:, 3]))
+    length = followed.cache.length
+    assert length == stepped.cache.length
+    torch.testing.assert_close(
+        followed.cache.keys[..., :length, :], stepped.cache.keys[..., :length, :], atol=1e-4, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_frame_logits_in_training_are_those_of_a_step(model: WorldModel, actions: np.ndarray) -> None:
+    context, bins = random_context(model, 1), model.action_bins(actions[:1, :1])
+    imagination = Imagination(model, context, 1, "frame")
+    codes = imagination.step(bins[:, 0])
+    ids = model.config.layout.sequence(
+        context.codes, torch.stack([context.start, codes], dim=1), torch.cat([bins, bins], dim=1)
+    )
+    logits = model.dynamics.frame_logits(model.dynamics.hidden(ids), 2)
+    assert logits.shape == (1, 1, model.config.layout.dynamics_tokens, model.config.layout.dynamics_codes)
+    assert torch.equal(logits.argmax(-1)[:, 0], codes)
+
+
+def test_an_unknown_order_is_refused(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
+    with pytest.raises(RoboAlignError, match="decoding order: expected one of"):
+        model.rollout(frame, actions, order="backwards")
