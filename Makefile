@@ -26,7 +26,7 @@ ifdef ROS_DISTRO
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 endif
 
-.PHONY: help venv demo test lint train-tabletop clean
+.PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-robosuite clean
 
 help:
 	@echo 'make venv             virtual environment with everything in it ($(VENV))'
@@ -34,6 +34,8 @@ help:
 	@echo 'make test             all tests, also those over ROS 2'
 	@echo 'make lint             ruff and mypy'
 	@echo 'make train-tabletop   collect episodes and train the bundled model anew'
+	@echo 'make evaluate-tabletop  the studies on held-out episodes'
+	@echo 'make train-robosuite  the same for the robosuite Panda, briefly'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
 # --- installation: each step leaves a stamp, and runs again when what it was made from changes -----------------------
@@ -84,20 +86,39 @@ lint: venv
 	'$(BIN)/ruff' format --check .
 	'$(BIN)/mypy'
 
-# --- the bundled model -----------------------------------------------------------------------------------------------
-# About 70 minutes on two cores. Interrupted, the same command goes on where it stopped.
+# --- the bundled models ----------------------------------------------------------------------------------------------
+# docs/results.md says how long this takes. Interrupted, the same command goes on where it stopped.
 
 TABLETOP ?= runs/tabletop
-EPISODES ?= 3000
-TOKENIZER_MINUTES ?= 25
-DYNAMICS_MINUTES ?= 30
-PROGRESS_MINUTES ?= 5
+ROBOSUITE ?= runs/robosuite_lift
+CALM := augmentation.photometric=false augmentation.geometric=false
+MOVING := stage.balance.share=0.75 'stage.balance.columns=[red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y]'
 
 train-tabletop: venv
-	'$(BIN)/roboalign' collect env=tabletop episodes=$(EPISODES) seed=0 out='$(TABLETOP)/train'
-	'$(BIN)/roboalign' train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' loop.minutes=$(TOKENIZER_MINUTES)
-	'$(BIN)/roboalign' train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' loop.minutes=$(DYNAMICS_MINUTES)
-	'$(BIN)/roboalign' train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/dynamics/model' loop.minutes=$(PROGRESS_MINUTES)
+	run='$(BIN)/roboalign'
+	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
+	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=3600
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=2600
+	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/dynamics/model' loop.steps=4000
+	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=3000
+	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'
+
+# Held-out episodes have another seed than the training episodes.
+evaluate-tabletop: venv
+	run='$(BIN)/roboalign'
+	"$$run" collect env=tabletop episodes=200 seed=1 out='$(TABLETOP)/held_out'
+	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
+	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
+	"$$run" evaluate study=closed_loop out=runs/evaluate/closed_loop
+
+# A first model of the Panda, so that the loop has one to run with; not tuned.
+train-robosuite: venv
+	run='$(BIN)/roboalign'
+	"$$run" collect env=robosuite_lift episodes=80 seed=0 out='$(ROBOSUITE)/train'
+	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=800
+	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=600
+	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.samples=6000 loop.steps=1000
+	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda (lift)' out='$(ROBOSUITE)/model'
 
 clean:
 	rm -rf '$(VENV)' build ros2_ws/build ros2_ws/install ros2_ws/log *.egg-info

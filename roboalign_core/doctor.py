@@ -159,7 +159,8 @@ def _bfloat16() -> Check:
 def _package(module: str, extra: str) -> Check:
     line = f'pip install "roboalign[{extra}]"'
     if module == "robosuite" and sys.version_info >= (3, 13):
-        line = "pip install --no-deps mink==0.0.5 robosuite==1.5.2 && pip install -r requirements/robosuite_python313.txt"
+        separately = "requirements/robosuite_python313.txt"  # says why
+        line = f"pip install --no-deps mink==0.0.5 robosuite==1.5.2 && pip install -r {separately}"
     if importlib.util.find_spec(module) is None:
         return Check(module, False, "not installed", line)
     return _distribution(module, line)

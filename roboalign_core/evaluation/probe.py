@@ -54,10 +54,15 @@ class ProbeNetwork(nn.Module):
         )
         self.register_buffer("grid", torch.stack([x.flatten(), y.flatten()], dim=1), persistent=False)
         self.read = nn.Sequential(
-            nn.Linear(3 * wide, 4 * wide), nn.GELU(), nn.Linear(4 * wide, 4 * wide), nn.GELU(), nn.Linear(4 * wide, len(config.columns))
+            nn.Linear(3 * wide, 4 * wide),
+            nn.GELU(),
+            nn.Linear(4 * wide, 4 * wide),
+            nn.GELU(),
+            nn.Linear(4 * wide, len(config.columns)),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
         maps = self.convs(pixels * 2 - 1).flatten(2).float()
         places = maps.softmax(-1) @ self.grid
         return self.read(torch.cat([places.flatten(1), F.gelu(maps).mean(-1)], dim=1))

@@ -49,7 +49,9 @@ class RolloutConfig:
 def run(config: RolloutConfig) -> Mapping[str, Any]:
     """Imagine and write the videos; along recorded actions also the PSNR in dB, mean over frames."""
     if bool(config.data) == bool(config.image and config.actions):
-        raise RoboAlignError("rollout: expected data=STORE, or image= and actions=, found " + ("both" if config.data else "neither"))
+        raise RoboAlignError(
+            "rollout: expected data=STORE, or image= and actions=, found " + ("both" if config.data else "neither")
+        )
     model = WorldModel.from_pretrained(config.world_model)
     return _recorded(model, config) if config.data else _own(model, config)
 
@@ -77,7 +79,9 @@ def _own(model: WorldModel, config: RolloutConfig) -> Mapping[str, Any]:
     return {"frames": len(actions)}
 
 
-def _imagine(model: WorldModel, frame: Frames, actions: NDArray[np.float32], config: RolloutConfig) -> dict[str, Frames]:
+def _imagine(
+    model: WorldModel, frame: Frames, actions: NDArray[np.float32], config: RolloutConfig
+) -> dict[str, Frames]:
     """Imagined frames (T, H, W, 3) by mode."""
     options = {"window": config.window or None, "order": cast(Order, config.order), "temperature": config.temperature}
     return {
@@ -92,7 +96,9 @@ def _write(views: Mapping[str, Frames], path: Path, fps: float, config: RolloutC
 
 def _resized(episode: Episode, config: RolloutConfig, model: WorldModel) -> Frames:
     """Frames ``start`` to ``start + horizon`` at the model's size."""
-    frames = episode.frames[config.start : config.start + config.horizon + 1] if config.start >= 0 else episode.frames[:0]
+    frames = (
+        episode.frames[config.start : config.start + config.horizon + 1] if config.start >= 0 else episode.frames[:0]
+    )
     if len(frames) < 2:
         raise RoboAlignError(
             f"rollout: expected start from 0 to {len(episode.frames) - 2} and a horizon of at least 1, "

@@ -1,4 +1,4 @@
-"""``roboalign evaluate study=…``"""
+"""``roboalign evaluate study=…``: run one study."""
 
 from __future__ import annotations
 

@@ -88,11 +88,15 @@ class Imagined:
 def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     """Run it; writes ``report.html`` into ``out``."""
     model = WorldModel.from_pretrained(config.world_model)
-    probe = StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
+    probe = (
+        StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
+    )
     data = imagine(model, config)
     curves = _curves(data, probe, config)
     figures = _figures(curves, data, model, config)
-    write_report(Path(out) / "report.html", "World model on held-out episodes", _sections(figures, curves, data, config))
+    write_report(
+        Path(out) / "report.html", "World model on held-out episodes", _sections(figures, curves, data, config)
+    )
     return {**figures, "episodes": len(data.real), "detail": {"per_horizon": _detail(curves, config)}}
 
 
@@ -105,11 +109,17 @@ def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
     chosen = [index for index in range(len(cache)) if cache.lengths[index] > steps]
     chosen = chosen[: config.episodes] if config.episodes else chosen
     if len(chosen) < 2:
-        raise RoboAlignError(f"{config.data}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}")
+        raise RoboAlignError(
+            f"{config.data}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}"
+        )
     real = np.stack([cache.episode_frames(index)[: steps + 1] for index in chosen])
     actions = np.stack([cache.episode_actions(index)[:steps] for index in chosen])
     names = "observation.state"
-    state = np.stack([cache.episode_extra(names, i)[: steps + 1] for i in chosen]) if names in cache.extras else np.zeros((len(chosen), steps + 1, 0), np.float32)
+    state = (
+        np.stack([cache.episode_extra(names, i)[: steps + 1] for i in chosen])
+        if names in cache.extras
+        else np.zeros((len(chosen), steps + 1, 0), np.float32)
+    )
     other = _derangement(len(chosen), config.seed)
     parts = [
         _imagine_batch(model, real[rows], actions[rows], actions[other[rows]], config)
@@ -121,7 +131,11 @@ def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
 
 @torch.no_grad()
 def _imagine_batch(
-    model: WorldModel, real: NDArray[np.uint8], actions: NDArray[np.float32], others: NDArray[np.float32], config: WorldModelStudyConfig
+    model: WorldModel,
+    real: NDArray[np.uint8],
+    actions: NDArray[np.float32],
+    others: NDArray[np.float32],
+    config: WorldModelStudyConfig,
 ) -> tuple[Any, ...]:
     context = model.encode(torch.from_numpy(real[:, 0]))
     mode, order, window = cast(Mode, config.mode), cast(Order, config.order), config.window or model.config.window
@@ -131,7 +145,13 @@ def _imagine_batch(
     for step in range(1, real.shape[1]):
         codes = model.encode_dynamics(torch.from_numpy(real[:, step]), context.features)
         bound.append(model.decode(codes, context.features).cpu().numpy())
-    return rollout.frames, shuffled.frames, np.stack(bound, 1), rollout.tokens.cpu().numpy(), context.start.cpu().numpy()
+    return (
+        rollout.frames,
+        shuffled.frames,
+        np.stack(bound, 1),
+        rollout.tokens.cpu().numpy(),
+        context.start.cpu().numpy(),
+    )
 
 
 def _derangement(count: int, seed: int) -> NDArray[np.int64]:
@@ -204,7 +224,9 @@ def _moved_error(state: Array, truth: Array, names: list[str], config: WorldMode
         return np.where(count > 0, total / count, np.nan)
 
 
-def _figures(curves: dict[str, Array], data: Imagined, model: WorldModel, config: WorldModelStudyConfig) -> dict[str, Any]:
+def _figures(
+    curves: dict[str, Array], data: Imagined, model: WorldModel, config: WorldModelStudyConfig
+) -> dict[str, Any]:
     """Headline figures with intervals over episodes; errors in centimetres are medians."""
     figures: dict[str, Any] = {}
     for horizon in config.horizons:
@@ -238,7 +260,7 @@ def _token_figures(data: Imagined, model: WorldModel, config: WorldModelStudyCon
     return {
         **bootstrap_mean(repeats, seed=config.seed).as_results("repetition_rate"),
         "codebook_used": int((counts > 0).sum()),
-        "codebook_size": int(len(counts)),
+        "codebook_size": len(counts),
         "codebook_perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
     }
 
@@ -251,14 +273,20 @@ def _detail(curves: dict[str, Array], config: WorldModelStudyConfig) -> dict[str
     return summary
 
 
-def _sections(figures: dict[str, Any], curves: dict[str, Array], data: Imagined, config: WorldModelStudyConfig) -> list[Section]:
+def _sections(
+    figures: dict[str, Any], curves: dict[str, Array], data: Imagined, config: WorldModelStudyConfig
+) -> list[Section]:
     rows = [
         {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
         for key, value in figures.items()
         if f"{key}_ci_low" in figures
     ]
     videos = [
-        Video(f"episode {index}: real | imagined", side_by_side([data.real[index, 1:], data.imagined[index]], ["real", "imagined"], 3), 5.0)
+        Video(
+            f"episode {index}: real | imagined",
+            side_by_side([data.real[index, 1:], data.imagined[index]], ["real", "imagined"], 3),
+            5.0,
+        )
         for index in range(min(config.videos, len(data.real)))
     ]
     return [
@@ -274,7 +302,11 @@ def _plot(curves: dict[str, Array]) -> bytes:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = {"PSNR (dB)": "_psnr_db", "end effector (cm)": "_effector_error_cm", "moved objects (cm)": "_moved_object_error_cm"}
+    panels = {
+        "PSNR (dB)": "_psnr_db",
+        "end effector (cm)": "_effector_error_cm",
+        "moved objects (cm)": "_moved_object_error_cm",
+    }
     shown = {title: [name for name in curves if name.endswith(suffix)] for title, suffix in panels.items()}
     shown = {title: names for title, names in shown.items() if names}
     figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)

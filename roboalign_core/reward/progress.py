@@ -14,6 +14,7 @@ from roboalign_core.bundled import resolve_model
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json, write_json
 from roboalign_core.tensors import load_into, load_tensors, save_tensors
+from roboalign_core.world_model.layers import Block
 
 CONFIG, WEIGHTS = "progress.json", "progress.safetensors"
 
@@ -24,46 +25,79 @@ class ProgressConfig:
 
     Attributes:
         instructions: sentences that the head knows.
+        state: names of the positions that are read from a frame on the way to its progress.
         cells, channels: the tokenizer's features, h·w by C.
-        narrow: channels that a cell is reduced to.
-        hidden: width of the network.
+        width: of the reader.
+        slots: places that the reader looks at.
+        hidden: width of the network from positions to progress.
     """
 
     instructions: list[str] = field(default_factory=list)
+    state: list[str] = field(default_factory=list)
     cells: int = 64
     channels: int = 192
-    narrow: int = 12
-    hidden: int = 384
+    width: int = 96
+    slots: int = 16
+    hidden: int = 256
+
+
+class StateReader(nn.Module):
+    """Tokenizer features (B, cells, channels) → where things are (B, state), standardised.
+
+    All cells share their weights and learned queries pick the cells to read from; a network on the flattened grid would
+    have to learn every position anew.
+    """
+
+    def __init__(self, config: ProgressConfig) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.LayerNorm(config.channels), nn.Linear(config.channels, config.width))
+        self.position = nn.Parameter(torch.randn(1, config.cells, config.width) * 0.1)
+        self.block = Block(config.width, heads=4, expansion=2)
+        self.norm = nn.LayerNorm(config.width)
+        self.query = nn.Parameter(torch.randn(config.slots, config.width) * config.width**-0.5)
+        self.out = nn.Sequential(
+            nn.Linear(config.slots * config.width, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, len(config.state)),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        cells = self.norm(self.block(self.enter(features) + self.position))
+        looks = (self.query @ cells.transpose(1, 2)).softmax(-1)
+        return self.out((looks @ cells).flatten(1))
 
 
 class ProgressHead(nn.Module):
     """Features of the first frame and of a later one, both (B, cells, channels), → progress (B, instructions).
 
-    Both frames are seen relative to the same context. Positions matter, so cells are not pooled.
+    Both frames are seen relative to the same context. What lies between are the positions of things in either frame.
     """
 
     def __init__(self, config: ProgressConfig) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.channels)
-        self.narrow = nn.Linear(config.channels, config.narrow)
+        self.reader = StateReader(config)
         self.network = nn.Sequential(
-            nn.Linear(2 * config.cells * config.narrow, config.hidden),
+            nn.Linear(2 * len(config.state), config.hidden),
             nn.GELU(),
-            nn.LayerNorm(config.hidden),
             nn.Linear(config.hidden, config.hidden),
             nn.GELU(),
-            nn.LayerNorm(config.hidden),
+            nn.Linear(config.hidden, config.hidden),
+            nn.GELU(),
             nn.Linear(config.hidden, len(config.instructions)),
         )
 
+    def progress(self, first: Tensor, later: Tensor) -> Tensor:
+        """Standardised states (B, state) of both frames → progress (B, instructions)."""
+        return self.network(torch.cat([first, later], dim=-1))
+
     def forward(self, first: Tensor, later: Tensor) -> Tensor:
-        """Two (B, cells, channels) → (B, instructions)."""
-        pair = torch.cat([self.narrow(self.norm(first)).flatten(1), self.narrow(self.norm(later)).flatten(1)], dim=1)
-        return self.network(pair)
+        """See the class."""
+        return self.progress(self.reader(first), self.reader(later))
 
 
 class ProgressModel:
-    """Predicts task progress in [0, 1] from tokenizer features: no pixels are drawn, no simulator state is read."""
+    """Predicts task progress in [0, 1] from tokenizer features alone: no pixels are drawn, the simulator is not asked."""
 
     def __init__(self, config: ProgressConfig, head: ProgressHead) -> None:
         self.config, self.head = config, head.eval()
@@ -106,6 +140,7 @@ class ProgressModel:
     def score(self, first: Tensor, later: Tensor, instruction: str) -> np.ndarray:
         """Progress (N,) float32 of frames ``later`` (N, cells, channels) since ``first`` (1 or N, cells, channels)."""
         index = self.check_instruction(instruction)
-        dtype = self.head.narrow.weight.dtype
-        first = first.to(dtype).expand(len(later), -1, -1)
-        return self.head(first, later.to(dtype))[:, index].float().cpu().numpy()
+        reader = self.head.reader
+        dtype = reader.position.dtype
+        before = reader(first.to(dtype)).expand(len(later), -1)
+        return self.head.progress(before, reader(later.to(dtype)))[:, index].float().cpu().numpy()

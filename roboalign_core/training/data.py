@@ -98,6 +98,10 @@ class TrainingData:
         """Frames (B, H, W, 3) uint8 at (episode, step), (B,) each."""
         return torch.from_numpy(np.stack([self.caches[s].frames[row] for s, row in self._rows(episode, step)]))
 
+    def actions(self, episode: Tensor, step: Tensor) -> Tensor:
+        """Actions (B, A) float32 at (episode, step), (B,) each."""
+        return torch.from_numpy(np.stack([self.caches[s].actions[row] for s, row in self._rows(episode, step)]))
+
     def column(self, name: str, episode: Tensor, step: Tensor) -> Tensor:
         """Rows (B, K) float32 of a per-frame extra."""
         return torch.from_numpy(np.stack([self._extra(s, name)[row] for s, row in self._rows(episode, step)]))

@@ -76,6 +76,18 @@ def test_droid_becomes_a_store_for_each_camera_and_rate(droid, tmp_path):
     np.testing.assert_array_equal(store[0].extras["observation.state"], np.array(state, np.float32))
 
 
+@pytest.mark.parametrize(("states", "fits"), [(12, True), (11, True), (10, False), (13, False)])
+def test_droid_leaves_out_one_frame_after_the_last_state_and_no_more(tmp_path, make_episode, states, fits):
+    frames = make_episode(1, length=12).frames
+    write_droid(tmp_path / "droid/0", frames, np.zeros((states, 7), np.float32))
+    if not fits:
+        with pytest.raises(RoboAlignError, match=f"expected {states} frames, .* found 12"):
+            convert(tmp_path / "droid", tmp_path / "out")
+        return
+    convert(tmp_path / "droid", tmp_path / "out", lossless=True, camera="wrist")
+    assert len(EpisodeStore.open(tmp_path / "out")[0]) == states
+
+
 def test_droid_actions_turn_one_state_into_the_next_the_short_way_round():
     states = np.zeros((3, 7), np.float32)
     states[:, 0] = 0.1, 0.2, 0.4
@@ -254,10 +266,10 @@ def test_real_bridge_episodes(sample_data, tmp_path):
 
 
 def test_real_droid_episodes(sample_data, tmp_path):
-    results = convert(sample_data / "droid", tmp_path / "out", size=[48, 80], camera="wrist", skip_bad=True)
+    results = convert(sample_data / "droid", tmp_path / "out", size=[48, 80], camera="wrist")
     annotations = [json.loads(p.read_text()) for p in (sample_data / "droid").rglob("annotation.json")]
-    assert results["episodes"] + results["skipped"] == len(annotations)
-    assert results["episodes"] > 0
+    assert results["episodes"] == len(annotations) > 0
+    assert results["skipped"] == 0
     assert results["frame_psnr_db"] >= 38
     stores = [EpisodeStore.open(path) for path in results["detail"]["stores"]]
     known = {text.strip() for annotation in annotations for text in annotation["texts"]}

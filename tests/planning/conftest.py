@@ -48,7 +48,7 @@ def objective() -> ProgressModel:
     """Fits the features of ``world_model``."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        config = ProgressConfig(INSTRUCTIONS, cells=16, channels=32, narrow=4, hidden=16)
+        config = ProgressConfig(INSTRUCTIONS, cells=16, channels=32, state=["x", "y"], width=16, slots=3, hidden=16)
         return ProgressModel(config, ProgressHead(config))
 
 

@@ -157,7 +157,7 @@ def test_one_sequence_is_imagined_not_a_batch(server: ImaginationServer, candida
 
 
 def test_an_objective_of_another_world_model_is_refused(world_model: WorldModel) -> None:
-    config = ProgressConfig([TASK], cells=64, channels=32, narrow=4, hidden=16)
+    config = ProgressConfig([TASK], state=["x", "y"], cells=64, channels=32, width=16, slots=3, hidden=16)
     with pytest.raises(RoboAlignError, match=r"objective: expected .*\(16, 32\).* found \(64, 32\)"):
         ImaginationServer(world_model, ProgressModel(config, ProgressHead(config)))
 

@@ -20,7 +20,7 @@ INSTRUCTIONS = ["push left", "push right", "reach"]
 def progress() -> ProgressModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = ProgressConfig(INSTRUCTIONS, cells=4, channels=8, narrow=3, hidden=16)
+        config = ProgressConfig(INSTRUCTIONS, cells=4, channels=8, state=["x", "y"], width=16, slots=3, hidden=16)
         return ProgressModel(config, ProgressHead(config))
 
 

@@ -48,10 +48,9 @@ def trainer(run: Path, stage: Line, **changes: Any) -> Trainer:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    figures = trainer(tmp_path, Line(), weight_decay=0.0).train()
-    assert float((tmp_path / "model" / "weight").read_text()) == pytest.approx(3, abs=0.1)
-    assert figures["steps"] == 50
-    assert figures["calls"] == 50
+    figures = trainer(tmp_path, Line(), steps=300, lr=0.1, weight_decay=0.0).train()
+    assert float((tmp_path / "model" / "weight").read_text()) == pytest.approx(3, abs=0.05)
+    assert figures["steps"] == figures["calls"] == 300
 
 
 @pytest.mark.parametrize(("bad", "message"), [("loss", "finite loss"), ("gradient", "finite gradients")])

@@ -4,6 +4,9 @@
 closed (0 to 1). The raw streams of commands run at 15 Hz, are not there in all episodes, and the arm follows them late;
 so the action is what happened between two frames: the change of position, the change of the angles (the short way
 round), and the gripper's next value. The last row holds still.
+
+Some episodes ship with one video frame after the last state; it has no state of its own and is left out. Any other
+difference between the numbers of frames and states is an error.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class DroidReader:
             raise RoboAlignError(f"{annotation}: expected an object, found {type(content).__name__}")
         states = _states(annotation, content)
         return Episode(
-            frames=read_all(video, len(states), f"one per row of states in {annotation.name}"),
+            frames=_frames(video, len(states), annotation.name),
             actions=deltas(states),
             instruction=_instruction(annotation, content),
             success=_success(annotation, content),
@@ -71,6 +74,12 @@ class DroidReader:
             camera=camera,
             extras={"observation.state": states},
         )
+
+
+def _frames(video: Path, states: int, annotation: str) -> NDArray[np.uint8]:
+    """One frame a state; a single frame after the last state is dropped."""
+    surplus = probe(video).frames == states + 1
+    return read_all(video, states + surplus, f"one per row of states in {annotation}")[:states]
 
 
 def deltas(states: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -99,7 +100,7 @@ class LoopDriver:
                     self._change.wait(_POLL)
         # Sensor data that is sent before a subscription is known is lost for it.
         for topic in ("camera/image_raw", "status", "imagined_plan", "action_chunk"):
-            self._wait(lambda topic=topic: self._connected(topic), _CALL_TIMEOUT, f"a connection on {topic}")
+            self._wait(partial(self._connected, topic), _CALL_TIMEOUT, f"a connection on {topic}")
 
     def instructions(self) -> list[str]:
         """What the robot can be asked to do, as far as it says so."""

@@ -1,0 +1,176 @@
+"""All stages in a row, bundled, and every command that uses a model on the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.rollout import RolloutConfig
+from roboalign_core.evaluation.rollout import run as rollout
+from roboalign_core.evaluation.world_model import WorldModelStudyConfig, study
+from roboalign_core.files import read_json, write_json
+from roboalign_core.planning import CEMConfig, CEMPlanner
+from roboalign_core.planning.verb import PlanConfig
+from roboalign_core.planning.verb import run as plan
+from roboalign_core.reward import ProgressModel
+from roboalign_core.training.bundle import BundleConfig, bundle
+from roboalign_core.training.verb import TrainConfig, train
+from roboalign_core.world_model import WorldModel
+
+PROVENANCE = {"command": "roboalign train …", "seed": 0, "git": "x", "machine": "a machine", "versions": {}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., TrainConfig]) -> dict[str, Path]:
+    """Finished run folders by stage."""
+    root = tmp_path_factory.mktemp("runs")
+    folders = {stage: root / stage for stage in ("tokenizer", "dynamics", "progress", "probe")}
+    needs = {"dynamics": folders["tokenizer"] / "model", "progress": folders["dynamics"] / "model"}
+    for stage, folder in folders.items():
+        figures = train(settings(stage, folder, steps=4, world_model=needs.get(stage, "")))
+        write_json(folder / "results.json", {**figures, **PROVENANCE})
+    return folders
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, Path], store: Path) -> Path:
+    """The bundled model folder."""
+    out = tmp_path_factory.mktemp("models") / "toy"
+    write_json(store / "results.json", {"episodes": 16, **PROVENANCE})
+    parts = [str(runs[stage]) for stage in ("dynamics", "progress", "probe")]
+    figures = bundle(BundleConfig(parts, data=str(store), title="Toy", out=str(out)))
+    assert figures["parts"] == 3
+    assert figures["size_mb"] > 0
+    return out
+
+
+def study_config(model: Path, store: Path) -> WorldModelStudyConfig:
+    return WorldModelStudyConfig(
+        world_model=str(model),
+        data=str(store),
+        horizons=[1, 8],
+        order="frame",
+        effector=["x", "y"],
+        objects={"square": ["x", "y"]},
+        videos=1,
+    )
+
+
+def test_bundle_holds_a_whole_model_and_a_card(model: Path) -> None:
+    WorldModel.from_pretrained(model)
+    ProgressModel.from_pretrained(model)
+    card = (model / "README.md").read_text()
+    for text in ("| dynamics |", "a machine", "license: apache-2.0"):
+        assert text in card
+
+
+def test_bundle_without_results_writes_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "unfinished").mkdir()
+    config = BundleConfig([str(tmp_path / "unfinished")], data=str(tmp_path), title="x", out=str(tmp_path / "out"))
+    with pytest.raises(RoboAlignError, match="unfinished"):
+        bundle(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_path: Path) -> None:
+    figures = study(study_config(model, store), str(tmp_path))
+    assert figures["episodes"] == 16
+    for key in ("rollout_h8_psnr_db", "copy_h8_psnr_db", "tokenizer_d8_psnr_db", "action_gap_h8_db", "repetition_rate"):
+        assert figures[f"{key}_ci_low"] <= figures[key] <= figures[f"{key}_ci_high"]
+    assert figures["over_copy_h8_db"] == pytest.approx(
+        figures["rollout_h8_psnr_db"] - figures["copy_h8_psnr_db"], abs=1e-6
+    )
+    assert 0 < figures["codebook_used"] <= figures["codebook_size"] == 24
+    assert figures["rollout_h8_moved_object_error_cm"] > 0
+    assert figures["copy_h8_effector_error_cm"] > figures["copy_h1_effector_error_cm"], "the square wanders off"
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_world_model_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_path: Path) -> None:
+    config = study_config(model, store)
+    with pytest.raises(RoboAlignError, match="longer than 50 frames, found 0"):
+        study(dataclasses.replace(config, horizons=[50]), str(tmp_path / "out"))
+    with pytest.raises(RoboAlignError, match="columns among x, y, found 'z'"):
+        study(dataclasses.replace(config, effector=["z"]), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rollout_along_recorded_actions_writes_a_video(model: Path, store: Path, tmp_path: Path) -> None:
+    modes = ["plain", "frozen", "swr"]
+    figures = rollout(
+        RolloutConfig(data=str(store), out=str(tmp_path), world_model=str(model), episodes=[2], modes=modes)
+    )
+    assert {f"{mode}_psnr_db" for mode in modes} <= figures.keys()
+    assert (tmp_path / "episode_00002.mp4").stat().st_size > 1000
+
+
+def test_rollout_and_plan_from_one_image(model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (48, 40), "gray").save(tmp_path / "frame.png")
+    np.save(tmp_path / "actions.npy", np.zeros((5, 2)))
+    own = RolloutConfig(
+        image=str(tmp_path / "frame.png"),
+        actions=str(tmp_path / "actions.npy"),
+        out=str(tmp_path / "own"),
+        world_model=str(model),
+    )
+    assert rollout(own)["frames"] == 5
+    assert (tmp_path / "own" / "imagined.mp4").is_file()
+    cem = CEMConfig(candidates=6, horizon=3, iterations=2, elites=2)
+    settings = PlanConfig(
+        str(tmp_path / "frame.png"), "go left", world_model=str(model), out=str(tmp_path / "plan"), cem=cem
+    )
+    figures = plan(settings)
+    assert np.shape(figures["detail"]["actions"]) == (3, 2)
+    assert (tmp_path / "plan" / "imagined.mp4").is_file()
+    frame = np.full((40, 48, 3), 128, np.uint8)
+    planner = CEMPlanner(WorldModel.from_pretrained(model), ProgressModel.from_pretrained(model), cem)
+    assert planner.plan(frame, "go left").frames.shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.full((4, 2), np.nan), "finite actions"),
+        (np.zeros((4, 3)), r"\(frames, 2\), found \(4, 3\)"),
+        (np.zeros(4), r"\(frames, 2\)"),
+        (np.array([["a", "b"]]), "expected numbers"),
+    ],
+)
+def test_rollout_refuses_bad_actions(model: Path, tmp_path: Path, actions: np.ndarray, message: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "frame.png")
+    np.save(tmp_path / "actions.npy", actions)
+    config = RolloutConfig(
+        image=str(tmp_path / "frame.png"),
+        actions=str(tmp_path / "actions.npy"),
+        out=str(tmp_path / "out"),
+        world_model=str(model),
+    )
+    with pytest.raises(RoboAlignError, match=message):
+        rollout(config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P"])
+def test_plan_refuses_images_of_another_kind(model: Path, tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (32, 32)).save(tmp_path / "frame.png")
+    with pytest.raises(RoboAlignError, match="8-bit RGB"):
+        plan(PlanConfig(str(tmp_path / "frame.png"), "go left", world_model=str(model), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("instruction", ["", "  ", "fold the laundry"])
+def test_plan_refuses_instructions_it_does_not_know(model: Path, tmp_path: Path, instruction: str) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "frame.png")
+    with pytest.raises(RoboAlignError, match="instruction: expected"):
+        plan(PlanConfig(str(tmp_path / "frame.png"), instruction, world_model=str(model), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_a_run_are_json(runs: dict[str, Path]) -> None:
+    assert read_json(runs["tokenizer"] / "results.json")["steps"] == 4
