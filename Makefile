@@ -99,7 +99,7 @@ train-tabletop: venv
 	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
 	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=3600
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=2600
-	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/dynamics/model' loop.steps=4000
+	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/dynamics/model' loop.steps=2000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=3000
 	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'
 
@@ -114,10 +114,10 @@ evaluate-tabletop: venv
 # A first model of the Panda, so that the loop has one to run with; not tuned.
 train-robosuite: venv
 	run='$(BIN)/roboalign'
-	"$$run" collect env=robosuite_lift episodes=80 seed=0 out='$(ROBOSUITE)/train'
-	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=800
-	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=600
-	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.samples=6000 loop.steps=1000
+	"$$run" collect env=robosuite_lift episodes=40 seed=0 out='$(ROBOSUITE)/train'
+	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=400
+	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
+	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.samples=4000 loop.steps=400
 	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda (lift)' out='$(ROBOSUITE)/model'
 
 clean:

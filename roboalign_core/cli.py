@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,8 +89,19 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
             raise RoboAlignError(f"roboalign {verb.name}: expected a value for {', '.join(missing)}, found none")
         return OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise RoboAlignError(f"roboalign {verb.name}: configuration: {reason}") from error
+        raise RoboAlignError(f"roboalign {verb.name}: configuration: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Which setting is wrong and why, without what only developers of OmegaConf and hydra need."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+    found = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    setting = getattr(found, "full_key", None) or getattr(found, "override", None)
+    text = re.split(r"\n\s*(?:full_key|Config search path|See https)", str(found))[0]
+    if isinstance(found, (ConfigAttributeError, ConfigKeyError)):
+        text = "there is no such setting"
+    return f"{setting}: {text}" if setting else text
 
 
 def provenance(arguments: Sequence[str], config: Any) -> dict[str, Any]:

@@ -28,11 +28,13 @@ class CEMConfig:
         smoothness: share of a step's noise that carries over to the next step, in [0, 1): robots move in strokes.
         momentum: share of the old mean and deviation that is kept at a refit.
         keep: elites that compete again in the next round.
+        answer: ``best``, the best sequence that was evaluated, or ``mean``, that of the last elites: a learned model has
+            errors that the single best of many samples is bound to exploit, and their mean much less.
         seed: of the noise.
     """
 
-    candidates: int = 64
-    horizon: int = 8
+    candidates: int = 48
+    horizon: int = 6
     iterations: int = 3
     elites: int = 8
     std: float = 0.8
@@ -40,6 +42,7 @@ class CEMConfig:
     smoothness: float = 0.7
     momentum: float = 0.1
     keep: int = 2
+    answer: str = "mean"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class CEMConfig:
         for name in ("std", "min_std", "keep"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise RoboAlignError(f"planner {name}: expected a number of 0 or more, found {getattr(self, name)}")
+        if self.answer not in ("best", "mean"):
+            raise RoboAlignError(f"planner answer: expected best or mean, found {self.answer!r}")
         if self.elites > self.candidates:
             raise RoboAlignError(f"planner elites: expected at most {self.candidates} candidates, found {self.elites}")
         for name in ("smoothness", "momentum"):
@@ -61,7 +66,7 @@ class CEMResult:
     """Outcome of a search.
 
     Attributes:
-        actions: (H, A) the best sequence that was evaluated.
+        actions: (H, A), see ``CEMConfig.answer``.
         score: its score.
         scores: (N,) of the last round.
         history: best score after each round.
@@ -115,6 +120,9 @@ class CEM:
             mean = config.momentum * mean + (1 - config.momentum) * elites.mean(0)
             spread = config.momentum * std + (1 - config.momentum) * elites.std(0)
             std = np.maximum(spread, config.min_std)
+        if config.answer == "mean":
+            best = np.clip(elites.mean(0), -1, 1)
+            best_score = float(self._scores(evaluate, best[None])[0])
         return CEMResult(best, best_score, scores, tuple(history))
 
     def _sample(self, mean: Array, std: Array, kept: Array) -> Array:

@@ -58,9 +58,9 @@ class ImaginationServer:
         """Candidates (N, H, A) in the robot's action units → predicted progress (N,), higher is better."""
         rollout = self._imagine(actions)
         steps = rollout.tokens.shape[1]
-        late = [self._progress(rollout, step) for step in sorted({steps - 1, steps // 2})]
-        weights = np.linspace(0.5, 1.0, len(late)) if len(late) > 1 else np.ones(1)
-        return np.average(np.stack(late), axis=0, weights=weights).astype(np.float32)
+        looks = sorted({steps - 1, 2 * steps // 3, steps // 3})
+        progress = np.stack([self._progress(rollout, step) for step in looks])
+        return np.average(progress, axis=0, weights=np.linspace(0.5, 1.0, len(looks))).astype(np.float32)
 
     def imagine(self, actions: Array) -> np.ndarray:
         """One sequence (H, A) → its imagined frames (H, height, width, 3) uint8."""

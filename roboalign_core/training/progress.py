@@ -38,12 +38,12 @@ class ProgressStageConfig:
         width, slots, hidden: see :class:`roboalign_core.reward.progress.ProgressConfig`.
     """
 
-    samples: int = 50_000
+    samples: int = 40_000
     pairs: int = 8
     distance: int = 8
     imagined_share: float = 0.5
     holdout: float = 0.05
-    batch: int = 256
+    batch: int = 96
     column: str = "progress"
     state: str = "observation.state"
     width: int = 96
@@ -134,7 +134,7 @@ class ProgressStage:
 
     @torch.no_grad()
     def _error(self, bank: FeatureBank) -> float:
-        batch = bank.draw(self.config.batch, self.random)
+        batch = bank.draw(min(64, self.config.batch), self.random)  # every step: enough for a log
         return _mae(self.module(batch.first, batch.later).float(), batch.target)
 
     @torch.no_grad()

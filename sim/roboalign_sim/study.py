@@ -43,7 +43,7 @@ class ClosedLoopConfig:
     world_model: str = "tabletop"
     policies: list[str] = field(default_factory=lambda: ["planner", "random"])
     episodes: int = 24
-    replan_every: int = 4
+    replan_every: int = 3
     order: str = "frame"
     seed: int = 100_000
     cem: CEMConfig = field(default_factory=CEMConfig)

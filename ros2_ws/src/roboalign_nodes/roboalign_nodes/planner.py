@@ -56,6 +56,9 @@ class PlannerNode(ManagedNode):
         ParameterSpec("min_std", _CEM.min_std, "standard deviation never falls below", 0.0, 10.0),
         ParameterSpec("smoothness", _CEM.smoothness, "share of a step's noise that the next step keeps", 0.0, 0.999),
         ParameterSpec("momentum", _CEM.momentum, "share of mean and deviation that a refit keeps", 0.0, 1.0),
+        ParameterSpec(
+            "answer", _CEM.answer, "the plan: mean of the last elites, or the best candidate", choices=("mean", "best")
+        ),
         ParameterSpec("seed", _CEM.seed, "of the sampling; episode and step are mixed in", 0, 2**31 - 1),
         ParameterSpec("show_plan", True, "ask for the imagined frames of the chosen plan"),
         ParameterSpec("service_timeout", 60.0, "seconds that an answer of the world model may take", 0.1, 3600.0),
