@@ -91,16 +91,6 @@ def test_ssim_equals_the_formula(amplitude: int) -> None:
     np.testing.assert_allclose(ssim(images, other), expected, atol=1e-9)
 
 
-def test_ssim_equals_scikit_image() -> None:
-    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
-    images = noise(40, 32)
-    other = disturbed(images, 25)
-    expected = metrics.structural_similarity(
-        images, other, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1, data_range=255
-    )
-    np.testing.assert_allclose(ssim(images, other), expected, atol=1e-6)
-
-
 def test_ssim_orders_and_is_one_only_for_identical_images() -> None:
     images = noise(5, 24, 24)
     values = [float(ssim(images, disturbed(images, amplitude)).mean()) for amplitude in (0, 5, 50, 255)]
