@@ -160,3 +160,22 @@ def test_a_warm_start_that_does_not_fit_is_refused() -> None:
 def test_impossible_settings_are_refused(changes: dict[str, float], named: str) -> None:
     with pytest.raises(RoboAlignError, match=f"planner {named}"):
         config(**changes)
+
+
+def test_the_mean_of_the_elites_is_less_taken_in_by_a_lucky_score() -> None:
+    """A score that is wrong at random picks: the best candidate falls for it, the mean stays near the true optimum."""
+    noise = np.random.default_rng(0)
+
+    def flawed(actions: Array) -> Array:
+        return quadratic(actions) + noise.exponential(1.0, len(actions)).astype(np.float32)
+
+    def quality(answer: str) -> float:
+        plans = [CEM(CEMConfig(64, 4, 3, 8, answer=answer, seed=seed), 2).optimise(flawed).actions for seed in range(20)]
+        return float(quadratic(np.stack(plans)).mean())
+
+    assert quality("mean") > quality("best") + 0.1
+
+
+def test_an_unknown_answer_is_refused() -> None:
+    with pytest.raises(RoboAlignError, match="answer: expected best or mean"):
+        CEMConfig(answer="worst")

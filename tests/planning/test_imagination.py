@@ -53,12 +53,12 @@ def test_a_score_is_the_objective_on_the_imagined_frames(
     frame: np.ndarray,
     candidates: np.ndarray,
 ) -> None:
-    """One third for the frame half-way, two thirds for the last one, both measured from the first frame."""
+    """Of the second, third and last of four frames, weighted 0.5, 0.75 and 1, all measured from the first frame."""
     rollout = world_model.rollout(frame, candidates, mode="plain", order="frame")
     context = world_model.encode(torch.from_numpy(frame)[None])
     first = world_model.latent(context.start, context.features)
-    middle, last = (objective.score(first, rollout.latent(step), TASK) for step in (2, 3))
-    np.testing.assert_allclose(server.score(candidates), (0.5 * middle + last) / 1.5, atol=1e-5)
+    second, third, last = (objective.score(first, rollout.latent(step), TASK) for step in (1, 2, 3))
+    np.testing.assert_allclose(server.score(candidates), (0.5 * second + 0.75 * third + last) / 2.25, atol=1e-5)
     difference = server.imagine(candidates[1]).astype(int) - rollout.frames[1]
     assert np.abs(difference).max() <= 1  # a batch of one adds up in another order
 
@@ -164,7 +164,7 @@ def test_an_objective_of_another_world_model_is_refused(world_model: WorldModel)
 
 # -- planner --------------------------------------------------------------------------------------------------------
 
-SETTINGS = CEMConfig(candidates=24, horizon=4, iterations=3, elites=4)
+SETTINGS = CEMConfig(candidates=24, horizon=4, iterations=3, elites=4, answer="best")
 
 
 def test_a_plan(world_model: WorldModel, objective: ProgressModel, frame: np.ndarray) -> None:
