@@ -43,15 +43,19 @@ class Checkpoints:
             save_tensors(temporary / f"{name}.safetensors", values)
         write_json(temporary / STATE, state)
         os.replace(temporary, self.folder / f"step-{step:08d}")
+        self._remove_old()
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written, half-removed, or was about to remove."""
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
         for old in self._whole()[: -self.keep]:
             doomed = self.folder / f"{_TEMPORARY}{old.name}"
             os.replace(old, doomed)
             shutil.rmtree(doomed)
-
-    def remove_leftovers(self) -> None:
-        """What a killed process left half-written or half-removed."""
-        for path in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path)
 
     def _whole(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))

@@ -177,7 +177,7 @@ class Trainer:
 
     def _resume(self) -> dict[str, float]:
         """Go on at the newest checkpoint, if there is one; returns the figures that were logged last."""
-        self.checkpoints.remove_leftovers()
+        self.checkpoints.tidy()
         remove_leftovers(self.run)
         folder = self.checkpoints.newest()
         if folder is not None:

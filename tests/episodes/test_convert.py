@@ -192,7 +192,7 @@ def test_bad_episodes_are_left_out_and_listed_on_request(bridge, tmp_path, damag
     ("changes", "message"),
     [
         ({"video_length": 13}, r"annotation.json: states: expected 13 rows \(video_length\), found 12"),
-        ({"states": [[0.0] * 7] * 11, "video_length": 11}, r"0.mp4: expected 11 frames, .*, found 12"),
+        ({"states": [[0.0] * 7] * 10, "video_length": 10}, r"0.mp4: expected 10 frames, .*, found 12"),
         ({"states": [[0.0] * 6] * 12}, r"annotation.json: states: expected shape \(T, 7\), found \(12, 6\)"),
         ({"states": [["a"] * 7] * 12}, r"annotation.json: states: expected \(T, 7\) numbers"),
         ({"states": [[float("nan")] * 7] * 12}, "expected finite numbers"),

@@ -31,7 +31,12 @@ def around_a_wall(actions: Array) -> Array:
 
 
 def config(**changes: float) -> CEMConfig:
-    return CEMConfig(**({"candidates": 128, "horizon": 4, "iterations": 12, "elites": 16, "min_std": 0.01, "answer": "best"} | changes))
+    return CEMConfig(
+        **(
+            {"candidates": 128, "horizon": 4, "iterations": 12, "elites": 16, "min_std": 0.01, "answer": "best"}
+            | changes
+        )
+    )
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 0.7])
@@ -170,7 +175,9 @@ def test_the_mean_of_the_elites_is_less_taken_in_by_a_lucky_score() -> None:
         return quadratic(actions) + noise.exponential(1.0, len(actions)).astype(np.float32)
 
     def quality(answer: str) -> float:
-        plans = [CEM(CEMConfig(64, 4, 3, 8, answer=answer, seed=seed), 2).optimise(flawed).actions for seed in range(20)]
+        plans = [
+            CEM(CEMConfig(64, 4, 3, 8, answer=answer, seed=seed), 2).optimise(flawed).actions for seed in range(20)
+        ]
         return float(quadratic(np.stack(plans)).mean())
 
     assert quality("mean") > quality("best") + 0.1

@@ -79,7 +79,7 @@ def test_a_waiting_robot_gets_a_good_chunk(loop: Loop) -> None:
     assert plan.replan_ms > 0
     contexts = {(request.episode, request.step, request.instruction) for request in bench.requests}
     assert contexts == {(1, 0, "go")}
-    assert [request.return_frames for request in bench.requests] == [False, False, True]
+    assert [request.return_frames for request in bench.requests] == [False, False, False, True]
     bench.say(1, waiting=False)
     bench.say(4)
     wait_until(lambda: len(bench.chunks) == 2, "the next chunk")

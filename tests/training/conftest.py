@@ -19,7 +19,16 @@ INSTRUCTIONS = ("go left", "go right")
 STAGES: dict[str, dict[str, Any]] = {
     "tokenizer": {"clips": 6, "targets": 1, "distance": 3},
     "dynamics": {"clips": 6, "lengths": [4, 5], "context_distance": 2},
-    "progress": {"samples": 128, "pairs": 2, "distance": 3, "holdout": 0.1, "batch": 12, "width": 16, "slots": 4, "hidden": 16},
+    "progress": {
+        "samples": 128,
+        "pairs": 2,
+        "distance": 3,
+        "holdout": 0.1,
+        "batch": 12,
+        "width": 16,
+        "slots": 4,
+        "hidden": 16,
+    },
     "probe": {"frames": 12},
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter  # noqa: F401 - slow to import; the children have it then
+from torch.utils.tensorboard import SummaryWriter
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
@@ -89,6 +89,16 @@ def child(run: Path, kill_at: int, count_to: Path | None = None, keep: int = 2) 
         os._exit(status)
 
 
+def warm_up(folder: Path) -> None:
+    """Have everything imported that is imported late, so that not every child needs a second for it."""
+    writer = SummaryWriter(folder)
+    writer.add_scalar("x", 0.0, 0)
+    writer.close()
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter]).step()
+
+
 def content(folder: Path) -> dict[str, Any]:
     """What a checkpoint or model folder holds; the training time left out."""
     found: dict[str, Any] = {
@@ -132,6 +142,7 @@ def end_problems(run: Path, reference: Path) -> list[str]:
 
 def main(folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
+    warm_up(folder / "warm-up")
     reference, count = folder / "reference", folder / "operations"
     if child(reference, 0, count, keep=STEPS):
         return {"wrong": ["the undisturbed run failed"]}

@@ -115,7 +115,7 @@ def test_killed_before_every_single_file_operation(tmp_path: Path) -> None:
         [sys.executable, str(script), str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -153,7 +153,7 @@ def test_a_failed_save_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(OSError, match="full"):
             save(checkpoints, 2)
     assert checkpoints.newest() == tmp_path / "c" / "step-00000001"
-    checkpoints.remove_leftovers()
+    checkpoints.tidy()
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-00000001"]
     save(checkpoints, 2)
     assert checkpoints.newest() == tmp_path / "c" / "step-00000002"

@@ -58,7 +58,7 @@ class DemoConfig:
     out: str = "runs/demo"
     rate_hz: float = 0.0
     max_steps: int = 30
-    execute_steps: int | None = None
+    execute_steps: int | None = 3
     candidates: int | None = None
     horizon: int | None = None
     iterations: int | None = None

@@ -83,6 +83,7 @@ def write_demo_report(
             "Planned episodes: imagined | real",
             "Left: the frame that the world model imagined for a step, from the plan that was executed. "
             "Right: the camera.",
+            table=results["detail"]["planned"],
             videos=[_video(record, fps) for record in planned],
         ),
     ]

@@ -54,7 +54,7 @@ class RobotSimNode(ManagedNode):
         ParameterSpec("max_steps", 30, "control steps after which an episode is over", 1, 100_000),
         ParameterSpec("rate_hz", 0.0, "control steps per second; 0: as fast as possible", 0.0, 1000.0),
         ParameterSpec(
-            "execute_steps", 3, "actions of a chunk that are executed before the next one is wanted", 1, 1000
+            "execute_steps", 4, "actions of a chunk that are executed before the next one is wanted", 1, 1000
         ),
         ParameterSpec("action_timeout", 10.0, "seconds without a chunk after which the robot holds", 0.01, 3600.0),
         ParameterSpec("repeat_period", 1.0, "seconds after which a waiting robot repeats frame and status", 0.05, 60.0),
