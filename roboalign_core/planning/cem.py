@@ -28,8 +28,8 @@ class CEMConfig:
         smoothness: share of a step's noise that carries over to the next step, in [0, 1): robots move in strokes.
         momentum: share of the old mean and deviation that is kept at a refit.
         keep: elites that compete again in the next round.
-        answer: ``best``, the best sequence that was evaluated, or ``mean``, that of the last elites: a learned model has
-            errors that the single best of many samples is bound to exploit, and their mean much less.
+        answer: ``best``, the best sequence that was evaluated, or ``mean``, that of the last elites: a learned model
+            has errors that the single best of many samples is bound to exploit, and their mean much less.
         seed: of the noise.
     """
 

@@ -97,7 +97,7 @@ class ProgressHead(nn.Module):
 
 
 class ProgressModel:
-    """Predicts task progress in [0, 1] from tokenizer features alone: no pixels are drawn, the simulator is not asked."""
+    """Predicts task progress in [0, 1] from tokenizer features: no pixels are drawn, the simulator is not asked."""
 
     def __init__(self, config: ProgressConfig, head: ProgressHead) -> None:
         self.config, self.head = config, head.eval()

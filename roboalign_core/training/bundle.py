@@ -69,8 +69,8 @@ def _card(title: str, data: Mapping[str, Any], stages: Mapping[str, Any], studie
     ]
     for name, result in stages.items():
         lines.append(
-            f"| {name} | `{result['command']}` | {result['seed']} | {result['train_minutes']:.1f} | {result['steps']} | "
-            f"{result['parameters'] / 1e6:.2f} M | {result['loss']:.4g} |"
+            f"| {name} | `{result['command']}` | {result['seed']} | {result['train_minutes']:.1f} | "
+            f"{result['steps']} | {result['parameters'] / 1e6:.2f} M | {result['loss']:.4g} |"
         )
     machines = sorted({result["machine"] for result in stages.values()})
     lines += ["", f"Machine: {'; '.join(machines)}.", ""]

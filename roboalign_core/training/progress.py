@@ -125,7 +125,8 @@ class ProgressStage:
         first, later = self.module.reader(batch.first).float(), self.module.reader(batch.later).float()
         read = self.module.progress(first, later).float()
         known = self.module.progress(batch.first_state, batch.later_state).float()
-        states = F.smooth_l1_loss(first, batch.first_state, beta=0.1) + F.smooth_l1_loss(later, batch.later_state, beta=0.1)
+        states = F.smooth_l1_loss(first, batch.first_state, beta=0.1)
+        states = states + F.smooth_l1_loss(later, batch.later_state, beta=0.1)
         progress = F.smooth_l1_loss(read, batch.target, beta=0.02) + F.smooth_l1_loss(known, batch.target, beta=0.02)
         figures = {"mae": _mae(read, batch.target), "known_mae": _mae(known, batch.target)}
         if self.held is not None:
