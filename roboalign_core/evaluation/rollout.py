@@ -83,9 +83,11 @@ def _imagine(
     model: WorldModel, frame: Frames, actions: NDArray[np.float32], config: RolloutConfig
 ) -> dict[str, Frames]:
     """Imagined frames (T, H, W, 3) by mode."""
-    options = {"window": config.window or None, "order": cast(Order, config.order), "temperature": config.temperature}
+    window, order = config.window or None, cast(Order, config.order)
     return {
-        mode: model.rollout(frame, actions[None], cast(Mode, mode), seed=config.seed, **options).frames[0]
+        mode: model.rollout(
+            frame, actions[None], cast(Mode, mode), window, order, config.temperature, config.seed
+        ).frames[0]
         for mode in config.modes
     }
 

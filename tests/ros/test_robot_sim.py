@@ -117,7 +117,7 @@ def test_an_episode_ends_and_only_a_reset_goes_on(robot: Robot) -> None:
     assert (status.success, status.waiting) == (True, False)
     assert status.progress > 1
     ended_at = status.step
-    robot.send(RIGHT)
+    robot.send(RIGHT, step=ended_at, episode=1)
     assert robot.reset(seed=1, instruction="go left").episode == 2
     wait_until(lambda: robot.statuses[-1].episode == 2, "the next episode")
     assert max(status.step for status in robot.statuses) == ended_at

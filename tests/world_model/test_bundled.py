@@ -1,0 +1,57 @@
+"""The models that are shipped with the package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from roboalign_core.bundled import MODELS, bundled_models, resolve_model
+from roboalign_core.planning import ImaginationServer
+from roboalign_core.reward.progress import ProgressModel
+from roboalign_core.world_model import WorldModel
+
+pytestmark = pytest.mark.skipif(not bundled_models(), reason="this checkout ships no weights")
+
+
+@pytest.fixture(params=bundled_models())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_it_fits_into_a_repository_and_has_a_card(name: str) -> None:
+    files = [path for path in (MODELS / name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 30e6
+    assert "license" in (MODELS / name / "README.md").read_text()
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
+
+
+@torch.no_grad()
+def test_it_decodes_as_transformers_does(name: str) -> None:
+    """Two frames, greedy, token by token, at full precision."""
+    model = WorldModel.from_pretrained(name, dtype=torch.float32)
+    llama = LlamaForCausalLM.from_pretrained(resolve_model(name) / "dynamics", dtype=torch.float32).eval()
+    layout, rng = model.config.layout, np.random.default_rng(0)
+    frame = rng.integers(0, 256, (*model.config.image_size, 3), dtype=np.uint8)
+    actions = rng.uniform(-1, 1, (2, 2, model.config.action_dim)).astype(np.float32)
+    bins, context = model.action_bins(actions), model.encode(torch.from_numpy(frame)[None])
+    ids = torch.cat([layout.context_ids(context.codes), context.start], dim=1).repeat(2, 1)
+    found = model.rollout(frame, actions, mode="plain").tokens
+    for step in range(2):
+        ids = torch.cat([ids, layout.action_ids(bins[:, step])], dim=1)
+        for token in range(layout.dynamics_tokens):
+            logits = llama(ids).logits[:, -1, : layout.dynamics_codes]
+            assert torch.equal(found[:, step, token], logits.argmax(-1)), (step, token)
+            ids = torch.cat([ids, found[:, step, token : token + 1]], dim=1)
+
+
+def test_its_objective_belongs_to_it(name: str) -> None:
+    progress = ProgressModel.from_pretrained(name)
+    server = ImaginationServer(WorldModel.from_pretrained(name), progress)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    width = server.world_model.config.action_dim
+    for instruction in progress.config.instructions:
+        server.reset(frame, instruction)
+        scores = server.score(np.zeros((2, 3, width), np.float32))
+        assert np.isfinite(scores).all()
