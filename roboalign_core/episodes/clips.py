@@ -27,11 +27,13 @@ class ClipConfig:
         length: T, frames of a clip.
         stride: distance of its frames in the episode; with a stride above 1 only the action at each frame is kept.
         augmentation: how clips are changed.
+        extra: a per-frame extra of the store that comes along with each frame; none where empty.
     """
 
     length: int = 8
     stride: int = 1
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    extra: str = ""
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.stride < 1:
@@ -52,12 +54,14 @@ class Clip:
         actions: (B, T, A) float32; ``actions[:, t]`` leads from frame t to frame t+1.
         episode: (B,) int64, the episode of each clip.
         start: (B,) int64, its first frame in the episode.
+        extra: (B, T, K) float32, the extra that was asked for; K = 0 without one.
     """
 
     frames: Tensor
     actions: Tensor
     episode: Tensor
     start: Tensor
+    extra: Tensor
 
     def images(self) -> Tensor:
         """(B, T, 3, H, W) float32 in [0, 1]."""
@@ -89,10 +93,12 @@ class ClipSampler:
                 clips are then drawn by these weights over all starts at which one fits, instead of episode first.
 
         Raises:
-            RoboAlignError: no episode is long enough, or the weights have a wrong shape, are negative, or are all zero.
+            RoboAlignError: no episode is long enough, the store lacks the extra, or the weights have a wrong shape, are
+                negative, or are all zero.
         """
         self.cache = cache
         self.config = config
+        self._extra = _extra_rows(cache, config.extra)
         chosen = np.arange(len(cache)) if episodes is None else np.asarray(episodes, dtype=np.int64)
         self._episodes = _long_enough(cache, chosen, config)
         self._starts = cache.lengths[self._episodes] - config.span + 1  # number of possible starts in each
@@ -115,6 +121,7 @@ class ClipSampler:
             actions=torch.from_numpy(self._gather(self.cache.actions, first)),
             episode=torch.from_numpy(episode),
             start=torch.from_numpy(start),
+            extra=torch.from_numpy(self._gather(self._extra, first)),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,6 +194,15 @@ def split_episodes(count: int, holdout: float, seed: int) -> tuple[NDArray[np.in
     held[draws.argmin()] = True
     held[draws.argmax()] = False
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _extra_rows(cache: FrameCache, name: str) -> NDArray[np.float32]:
+    if not name:
+        return np.empty((len(cache.frames), 0), np.float32)
+    if name not in cache.extras:
+        found = ", ".join(cache.extras) or "none"
+        raise RoboAlignError(f"clips: expected a store with the per-frame extra {name!r}, found {found}")
+    return cache.extras[name]
 
 
 def _long_enough(cache: FrameCache, chosen: NDArray[np.int64], config: ClipConfig) -> NDArray[np.int64]:

@@ -25,7 +25,6 @@ class ImaginationServer:
         self._reference: torch.Tensor | None = None
         self._instruction = ""
         self._context: Context | None = None
-        self._reference_latent = torch.empty(0)
 
     def reset(self, frame: np.ndarray, instruction: str) -> None:
         """Begin an episode.
@@ -37,10 +36,10 @@ class ImaginationServer:
         Raises:
             RoboAlignError: the frame is no uint8 image, or the objective does not know the instruction.
         """
-        reference = one_frame(frame)
+        current = one_frame(frame)
         self.objective.check_instruction(instruction)
-        self._reference, self._instruction = reference, instruction
-        self.observe(frame)
+        self._context = self.world_model.encode(current)
+        self._reference, self._instruction = self._context.features.latent, instruction
 
     def observe(self, frame: np.ndarray) -> None:
         """Set the frame that imagination starts from, (H, W, 3) uint8."""
@@ -50,39 +49,39 @@ class ImaginationServer:
                 "imagination: expected reset(frame, instruction) before observe(frame), found no frame"
             )
         self._context = self.world_model.encode(current)
-        features = self._context.features
-        codes = self.world_model.encode_dynamics(self._reference, features)
-        self._reference_latent = self.world_model.latent(codes, features)
 
     def score(self, actions: Array) -> Array:
-        """Candidates (N, H, A) in the robot's action units → predicted progress (N,), higher is better."""
-        rollout = self._imagine(actions)
-        steps = rollout.tokens.shape[1]
-        looks = sorted({steps - 1, 2 * steps // 3, steps // 3})
-        progress = np.stack([self._progress(rollout, step) for step in looks])
-        return np.average(progress, axis=0, weights=np.linspace(0.5, 1.0, len(looks))).astype(np.float32)
+        """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
+
+        The mean of the progress at the end and of the progress on the way: of two ways to the same end the quicker wins.
+        """
+        expected, _ = self._imagine(actions)
+        reference = self._reference
+        if reference is None:
+            raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
+        progress = self.objective.score(reference, expected, self._instruction)
+        return (0.5 * (progress[:, -1] + progress.mean(1))).astype(np.float32)
 
     def imagine(self, actions: Array) -> np.ndarray:
         """One sequence (H, A) → its imagined frames (H, height, width, 3) uint8."""
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2:
             raise RoboAlignError(f"actions: expected (frames, width), found {actions.shape}")
-        return self._imagine(actions[None]).frames[0]
+        return self._imagine(actions[None])[1].frames[0]
 
     def _check_fit(self) -> None:
-        tokenizer, head = self.world_model.config.tokenizer, self.objective.config
-        rows, columns = tokenizer.context_grid
-        expected, found = (rows * columns, tokenizer.latent_width), (head.cells, head.channels)
+        config, head = self.world_model.config, self.objective.config
+        rows, columns = config.tokenizer.context_grid
+        expected = (rows * columns, config.tokenizer.latent_width, config.dynamics.dim)
+        found = (head.cells, head.channels, head.dim)
         if expected != found:
             raise RoboAlignError(
-                f"objective: expected one for this world model's features {expected} (cells, channels), found {found}"
+                f"objective: expected one for this world model's {expected} (cells, channels, dim), found {found}"
             )
 
-    def _progress(self, rollout: Rollout, step: int) -> Array:
-        return self.objective.score(self._reference_latent, rollout.latent(step), self._instruction)
-
     @torch.no_grad()
-    def _imagine(self, actions: Array) -> Rollout:
+    def _imagine(self, actions: Array) -> tuple[torch.Tensor, Rollout]:
+        """Hidden states (N, H, dim) of the imagined frames, and the frames."""
         if self._context is None:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
@@ -94,5 +93,9 @@ class ImaginationServer:
             )
         bins = self.world_model.action_bins(actions)
         imagination = Imagination(self.world_model, self._context, len(bins), self.order)
-        codes = torch.stack([imagination.step(bins[:, step]) for step in range(bins.shape[1])], dim=1)
-        return Rollout(self.world_model, [Segment(self._context.features, codes)])
+        codes, expected = [], []
+        for step in range(bins.shape[1]):
+            codes.append(imagination.step(bins[:, step]))
+            expected.append(imagination.expected)
+        rollout = Rollout(self.world_model, [Segment(self._context.features, torch.stack(codes, dim=1))])
+        return torch.stack(expected, dim=1), rollout

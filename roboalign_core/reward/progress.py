@@ -25,24 +25,26 @@ class ProgressConfig:
 
     Attributes:
         instructions: sentences that the head knows.
-        state: names of the positions that are read from a frame on the way to its progress.
-        cells, channels: the tokenizer's features, h·w by C.
-        width: of the reader.
-        slots: places that the reader looks at.
-        hidden: width of the network from positions to progress.
+        state: names of the positions that are read on the way to progress.
+        cells, channels: features of a context frame, h·w by C.
+        dim: of the transformer's hidden states.
+        width: of the reader of frames.
+        slots: places that it looks at.
+        hidden: width of the other networks.
     """
 
     instructions: list[str] = field(default_factory=list)
     state: list[str] = field(default_factory=list)
     cells: int = 64
     channels: int = 192
+    dim: int = 256
     width: int = 96
     slots: int = 16
     hidden: int = 256
 
 
 class StateReader(nn.Module):
-    """Tokenizer features (B, cells, channels) → where things are (B, state), standardised.
+    """Features of a context frame (B, cells, channels) → where things are (B, state), standardised.
 
     All cells share their weights and learned queries pick the cells to read from; a network on the flattened grid would
     have to learn every position anew.
@@ -69,14 +71,22 @@ class StateReader(nn.Module):
 
 
 class ProgressHead(nn.Module):
-    """Features of the first frame and of a later one, both (B, cells, channels), → progress (B, instructions).
+    """Progress (B, instructions) of an imagined frame since a real one.
 
-    Both frames are seen relative to the same context. What lies between are the positions of things in either frame.
+    The real frame comes as its context features (B, cells, channels), the imagined one as the hidden state (B, dim)
+    that the transformer has of it, see :attr:`roboalign_core.world_model.rollout.Imagination.expected`. What lies
+    between are the positions of things in either.
     """
 
     def __init__(self, config: ProgressConfig) -> None:
         super().__init__()
         self.reader = StateReader(config)
+        self.expectation = nn.Sequential(
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, 2 * config.hidden),
+            nn.GELU(),
+            nn.Linear(2 * config.hidden, len(config.state)),
+        )
         self.network = nn.Sequential(
             nn.Linear(2 * len(config.state), config.hidden),
             nn.GELU(),
@@ -91,13 +101,13 @@ class ProgressHead(nn.Module):
         """Standardised states (B, state) of both frames → progress (B, instructions)."""
         return self.network(torch.cat([first, later], dim=-1))
 
-    def forward(self, first: Tensor, later: Tensor) -> Tensor:
+    def forward(self, first: Tensor, expected: Tensor) -> Tensor:
         """See the class."""
-        return self.progress(self.reader(first), self.reader(later))
+        return self.progress(self.reader(first), self.expectation(expected))
 
 
 class ProgressModel:
-    """Predicts task progress in [0, 1] from tokenizer features: no pixels are drawn, the simulator is not asked."""
+    """Predicts task progress in [0, 1] of imagined frames: no pixels are drawn, the simulator is not asked."""
 
     def __init__(self, config: ProgressConfig, head: ProgressHead) -> None:
         self.config, self.head = config, head.eval()
@@ -137,10 +147,13 @@ class ProgressModel:
         return self.config.instructions.index(instruction)
 
     @torch.no_grad()
-    def score(self, first: Tensor, later: Tensor, instruction: str) -> np.ndarray:
-        """Progress (N,) float32 of frames ``later`` (N, cells, channels) since ``first`` (1 or N, cells, channels)."""
+    def score(self, first: Tensor, expected: Tensor, instruction: str) -> np.ndarray:
+        """Progress (N, T) float32 of imagined frames, from their hidden states ``expected`` (N, T, dim).
+
+        ``first`` (1, cells, channels) are the context features of the frame that progress is measured from.
+        """
         index = self.check_instruction(instruction)
-        reader = self.head.reader
-        dtype = reader.position.dtype
-        before = reader(first.to(dtype)).expand(len(later), -1)
-        return self.head.progress(before, reader(later.to(dtype)))[:, index].float().cpu().numpy()
+        dtype = self.head.reader.position.dtype
+        later = self.head.expectation(expected.to(dtype))
+        before = self.head.reader(first.to(dtype))[:, None].expand(*later.shape[:2], -1)
+        return self.head.progress(before, later)[..., index].float().cpu().numpy()

@@ -81,15 +81,16 @@ class TrainingData:
         columns: Sequence[str] = (),
         threshold: float = 0.0,
         share: float = 0.0,
+        extra: str = "",
     ) -> StoreSampler:
-        """Clips of ``length`` frames.
+        """Clips of ``length`` frames, with the per-frame ``extra`` where one is named.
 
         With ``columns``, a ``share`` of them shows one of these state columns change by more than ``threshold``.
         """
         samplers = []
         for index, cache in enumerate(self.caches):
             weights = _moving_weights(cache, length, columns, threshold, share) if columns else None
-            samplers.append(ClipSampler(cache, ClipConfig(length, 1, augmentation), seed + index, weights=weights))
+            samplers.append(ClipSampler(cache, ClipConfig(length, 1, augmentation, extra), seed + index, weights=weights))
         return StoreSampler(samplers, seed)
 
     # -- single frames ----------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class StoreSampler:
             return self.samplers[0].sample(batch)
         counts = self.random.multinomial(batch, self.shares)
         clips = [sampler.sample(int(count)) for sampler, count in zip(self.samplers, counts, strict=True) if count]
-        keys = ("frames", "actions", "episode", "start")
+        keys = ("frames", "actions", "episode", "start", "extra")
         return Clip(**{key: torch.cat([getattr(clip, key) for clip in clips]) for key in keys})
 
     def state_dict(self) -> dict[str, Any]:

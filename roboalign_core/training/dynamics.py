@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import native_dtype
-from roboalign_core.training.data import StoreSampler
+from roboalign_core.training.data import StoreSampler, TrainingData
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_pixels
+
+STATE = "observation.state"  # the per-frame extra that holds where things are
 
 
 @dataclass
@@ -37,6 +39,22 @@ class BalanceConfig:
 
 
 @dataclass
+class StateConfig:
+    """What is also read off the hidden states while training: where things will be after each action.
+
+    The next frame's tokens say where things are only in a roundabout way. The reading head is dropped after training;
+    what stays is a backbone whose hidden states hold positions (cf. Dreamer's heads, Hafner et al. 2020).
+
+    Attributes:
+        columns: names of per-frame columns (of ``observation.state``); none: no such head.
+        weight: of its loss.
+    """
+
+    columns: list[str] = field(default_factory=list)
+    weight: float = 4.0
+
+
+@dataclass
 class DynamicsStageConfig:
     """What stage 2 draws and weighs.
 
@@ -51,6 +69,7 @@ class DynamicsStageConfig:
         label_smoothing: of both losses.
         dropout: share of dynamics input tokens that are replaced by random ones, against exposure bias.
         balance: see :class:`BalanceConfig`.
+        state: see :class:`StateConfig`.
     """
 
     clips: int = 16
@@ -63,12 +82,64 @@ class DynamicsStageConfig:
     label_smoothing: float = 0.0
     dropout: float = 0.03
     balance: BalanceConfig = field(default_factory=BalanceConfig)
+    state: StateConfig = field(default_factory=StateConfig)
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 2:
             raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
         if self.context_distance < 0:
             raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
+
+
+@dataclass(frozen=True)
+class StateRange:
+    """Which columns of the recorded state are read, and their mean and standard deviation (K,)."""
+
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def none(cls) -> StateRange:
+        """No columns."""
+        return cls(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0))
+
+    @classmethod
+    def of(cls, data: TrainingData, columns: Sequence[str]) -> StateRange:
+        """The named columns of ``observation.state``.
+
+        Raises:
+            RoboAlignError: the data lacks one of them.
+        """
+        if not columns:
+            return cls.none()
+        names = data.column_names(STATE)
+        unknown = [column for column in columns if column not in names]
+        if unknown:
+            raise RoboAlignError(f"stage.state.columns: expected names among {', '.join(names)}, found {unknown[0]!r}")
+        chosen = torch.tensor([names.index(column) for column in columns])
+        mean, std = data.column_range(STATE)
+        return cls(chosen, mean[chosen], std[chosen])
+
+    def standardised(self, state: Tensor) -> Tensor:
+        """Recorded states (…, all columns) → (…, K)."""
+        return (state[..., self.columns] - self.mean) / self.std
+
+
+class DynamicsTraining(nn.Module):
+    """The dynamics, and while training the head that reads positions (``columns`` of them) off its hidden states."""
+
+    def __init__(self, model: WorldModelConfig, columns: int) -> None:
+        super().__init__()
+        dim = model.dynamics.dim
+        self.dynamics = Dynamics(model)
+        self.state = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, columns)) if columns else None
+
+    def next_state(self, hidden: Tensor, frames: int) -> Tensor:
+        """Hidden states of a whole sequence → standardised positions (B, frames − 1, columns) after each action."""
+        if self.state is None:
+            raise RoboAlignError("dynamics stage: expected state columns, found none")
+        return self.state(hidden[:, self.dynamics.layout.step_positions(frames)[:-1, -1]])
 
 
 class DynamicsStage:
@@ -83,27 +154,29 @@ class DynamicsStage:
         model: WorldModelConfig,
         tokenizer: DualBranchTokenizer,
         samplers: Mapping[int, StoreSampler],
+        state: StateRange,
         device: str,
     ) -> None:
         self.config, self.model, self.samplers = config, model, dict(samplers)
+        self.target = state
         self.device = torch.device(device)
         # In the number format of inference, so that the codes learned from are the codes met later.
         self.tokenizer = tokenizer.to(self.device, native_dtype(self.device)).eval().requires_grad_(False)
         self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
-        self.module = Dynamics(model).to(self.device)
+        self.module = DynamicsTraining(model, len(state.columns)).to(self.device)
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
-        """Losses of the token head and of the one-pass head on a fresh batch."""
-        context, codes, bins = self._tokens()
-        frames = codes.shape[1]
-        ids = self.module.layout.sequence(context, self._disturb(codes), bins)
-        hidden = self.module.hidden(ids)
+        """Losses of the token head, of the one-pass head and of the positions on a fresh batch."""
+        context, codes, bins, state = self._tokens()
+        dynamics, frames = self.module.dynamics, codes.shape[1]
+        ids = dynamics.layout.sequence(context, self._disturb(codes), bins)
+        hidden = dynamics.hidden(ids)
         target = codes[:, 1:]
         changed = target != codes[:, :-1]
         weight = 1 + self.config.changed_weight * changed.float()
         weight = weight / weight.mean()
-        token_logits = self.module.token_logits(hidden, frames)
-        frame_logits = self.module.frame_logits(hidden, frames)
+        token_logits = dynamics.token_logits(hidden, frames)
+        frame_logits = dynamics.frame_logits(hidden, frames)
         token_loss = self._cross_entropy(token_logits, target, weight)
         frame_loss = self._cross_entropy(frame_logits, target, weight)
         figures = {
@@ -113,7 +186,12 @@ class DynamicsStage:
             "frame_accuracy": _accuracy(frame_logits, target),
             "changed": changed.float().mean().item(),
         }
-        return token_loss + self.config.frame_head_weight * frame_loss, figures
+        loss = token_loss + self.config.frame_head_weight * frame_loss
+        if self.module.state is None:
+            return loss, figures
+        predicted = self.module.next_state(hidden, frames).float()
+        figures["state_error"] = ((predicted.detach() - state[:, 1:]).abs() * self.target.std.to(state)).mean().item()
+        return loss + self.config.state.weight * F.smooth_l1_loss(predicted, state[:, 1:], beta=0.1), figures
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         each = F.cross_entropy(
@@ -127,23 +205,18 @@ class DynamicsStage:
     def _disturb(self, codes: Tensor) -> Tensor:
         if not self.config.dropout:
             return codes
-        noise = torch.randint(0, self.module.layout.dynamics_codes, codes.shape, device=codes.device)
+        noise = torch.randint(0, self.module.dynamics.layout.dynamics_codes, codes.shape, device=codes.device)
         drop = torch.rand(codes.shape, device=codes.device) < self.config.dropout
         drop[:, 0] = False
         return torch.where(drop, noise, codes)
 
     @torch.no_grad()
-    def _tokens(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Context codes (B, n), dynamics codes (B, T, m), action bins (B, T, A) of a fresh batch."""
+    def _tokens(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Context codes (B, n), dynamics codes (B, T, m), action bins (B, T, A), states (B, T, K) of a fresh batch."""
         length = self.config.lengths[int(torch.randint(len(self.config.lengths), ()))]
         clip = self.samplers[length + self.config.context_distance].sample(self.config.clips)
         batch = clip.frames.shape[0]
-        start = torch.full((batch,), self.config.context_distance)
-        source = start.clone()
-        if self.config.context_distance:
-            distance = torch.randint(1, self.config.context_distance + 1, (batch,))
-            far = torch.rand(batch) < self.config.moved_share
-            source = torch.where(far, start - distance, start)
+        start, source = self._places(batch)
         rows = torch.arange(batch)
         steps = start[:, None] + torch.arange(length)
         size = self.model.image_size
@@ -152,7 +225,18 @@ class DynamicsStage:
         features, context = self._context(pixels)
         _, codes = self.tokenizer.encode_dynamics(later, features.repeat(length))
         bins = self.binner(clip.actions[rows[:, None], steps]).to(self.device)
-        return context, codes.unflatten(0, (batch, length)), bins
+        state = self.target.standardised(clip.extra[rows[:, None], steps]).to(self.device)
+        return context, codes.unflatten(0, (batch, length)), bins, state
+
+    def _places(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Where in each clip the window starts, and where its context frame lies: there too, or before it."""
+        room = self.config.context_distance
+        if not room:
+            return torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
+        far = torch.rand(batch) < self.config.moved_share
+        # A window that is its own context may start anywhere: otherwise no episode's beginning would ever be seen.
+        start = torch.where(far, room, torch.randint(0, room + 1, (batch,)))
+        return start, torch.where(far, start - torch.randint(1, room + 1, (batch,)), start)
 
     def _context(self, pixels: Tensor) -> tuple[ContextFeatures, Tensor]:
         count = int(self.config.own_share * len(pixels))
@@ -175,7 +259,7 @@ class DynamicsStage:
 
     def export(self, folder: Path) -> None:
         """The whole world model."""
-        WorldModel(self.model, self.tokenizer, self.module).save_pretrained(folder)
+        WorldModel(self.model, self.tokenizer, self.module.dynamics).save_pretrained(folder)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from roboalign_core.files import read_json, remove_leftovers, write_json, write_
 from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_into, load_tensors
 from roboalign_core.training.checkpoints import STATE, Checkpoints, only_process
+from roboalign_core.training.optimizer import OPTIMIZERS, Optimizer
 
 
 @dataclass
@@ -28,7 +29,8 @@ class LoopConfig:
     Attributes:
         steps: optimiser steps.
         minutes: stop earlier, after so much training time; the schedule then runs on time. 0: no limit.
-        lr, warmup, weight_decay, betas, clip: AdamW with linear warm-up over ``warmup`` steps and cosine decay to zero.
+        optimizer: ``adamw``, or ``muon`` for the hidden matrices with AdamW for the rest.
+        lr, warmup, weight_decay, betas, clip: linear warm-up over ``warmup`` steps, then cosine decay to zero.
         checkpoint_every, log_every: steps.
         seed: of weights, sampling and augmentation.
         device: torch device.
@@ -36,6 +38,7 @@ class LoopConfig:
 
     steps: int = 1000
     minutes: float = 0.0
+    optimizer: str = "adamw"
     lr: float = 5e-4
     warmup: int = 100
     weight_decay: float = 0.01
@@ -47,6 +50,8 @@ class LoopConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise RoboAlignError(f"loop.optimizer: expected one of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}")
         for name in ("steps", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"loop.{name}: expected at least 1, found {getattr(self, name)}")
@@ -93,7 +98,7 @@ class Trainer:
         self.metrics = run / "metrics.jsonl"
         self.identity = json.loads(json.dumps(identity))
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(_groups(stage.module, config), lr=config.lr, betas=config.betas)
+        self.optimizer = Optimizer(stage.module, config.optimizer, config.lr, config.weight_decay, config.betas)
         self.step, self.seconds = 0, 0.0
 
     def train(self) -> dict[str, float]:
@@ -144,18 +149,16 @@ class Trainer:
 
     def _update(self) -> Mapping[str, float]:
         rate = self._rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         with autocast(torch.device(self.config.device)):
             loss, logged = self.stage.loss()
         if not torch.isfinite(loss):
             raise RoboAlignError(f"training step {self.step}: expected a finite loss, found {loss.item()}")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.stage.module.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             raise RoboAlignError(f"training step {self.step}: expected finite gradients, found a norm of {norm.item()}")
-        self.optimizer.step()
+        self.optimizer.step(rate)
         return {"loss": loss.item(), **logged, "grad": norm.item(), "lr": rate}
 
     def _log(self, writer: Any, figures: Mapping[str, float]) -> None:
@@ -169,7 +172,7 @@ class Trainer:
     def _save(self) -> None:
         tensors = {
             "model": self.stage.module.state_dict(),
-            "optimizer": self._optimizer_tensors(),
+            "optimizer": self.optimizer.state(),
             "random": _random_state(self.config.device),
         }
         state = {"step": self.step, "seconds": self.seconds, "identity": self.identity, "stage": self.stage.state()}
@@ -209,34 +212,10 @@ class Trainer:
                 f"({_difference(self.identity, state['identity'])}); choose a new out= or remove the folder"
             )
         load_into(self.stage.module, load_tensors(folder / "model.safetensors"), str(folder))
-        self._load_optimizer(load_tensors(folder / "optimizer.safetensors"))
+        self.optimizer.load_state(load_tensors(folder / "optimizer.safetensors"))
         _set_random_state(load_tensors(folder / "random.safetensors"), self.config.device)
         self.stage.load_state(state["stage"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{index}.{key}": value
-            for index, entry in self.optimizer.state_dict()["state"].items()
-            for key, value in entry.items()
-        }
-
-    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-
-
-def _groups(module: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
-    """Matrices decay, vectors and position tables do not."""
-    decay: list[nn.Parameter] = []
-    keep: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (decay if parameter.ndim >= 2 and "position" not in name else keep).append(parameter)
-    return [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
 def _random_state(device: str) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,9 @@ class ProgressStageConfig:
     """What the stage learns from.
 
     Attributes:
-        samples: later frames, each with the context that it is seen from.
-        pairs: later frames a context.
-        distance: frames between context and later frame, at most.
-        imagined_share: share of the contexts whose later frames are imagined along the recorded actions, labelled with
-            the progress that was really made: the planner only ever scores imagined frames.
+        contexts: frames that imagination starts from; each gives ``distance`` imagined frames, labelled with what
+            really happened: the planner only ever scores imagined frames.
+        distance: frames that are imagined from each.
         holdout: share of the episodes that only ``holdout_mae`` is measured on.
         batch: samples a step.
         column: per-frame extra of the store that holds progress, one column an instruction.
@@ -38,12 +36,10 @@ class ProgressStageConfig:
         width, slots, hidden: see :class:`roboalign_core.reward.progress.ProgressConfig`.
     """
 
-    samples: int = 40_000
-    pairs: int = 8
+    contexts: int = 10_000
     distance: int = 8
-    imagined_share: float = 0.5
     holdout: float = 0.05
-    batch: int = 96
+    batch: int = 128
     column: str = "progress"
     state: str = "observation.state"
     width: int = 96
@@ -51,38 +47,64 @@ class ProgressStageConfig:
     hidden: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("samples", "pairs", "distance", "batch"):
+        for name in ("contexts", "distance", "batch"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"stage.{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("imagined_share", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise RoboAlignError(f"stage.{name}: expected a share in [0, 1), found {getattr(self, name)}")
+        if not 0 <= self.holdout < 1:
+            raise RoboAlignError(f"stage.holdout: expected a share in [0, 1), found {self.holdout}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of a :class:`FeatureBank`: features as float32, states standardised.
+
+    Attributes:
+        first, source: (B, cells, channels), context features of the episode's first frame and of the frame that
+            imagination started from.
+        expected: (B, dim), hidden state of the imagined frame.
+        first_state, source_state, later_state: (B, state).
+        target: (B, instructions), progress.
+    """
+
+    first: Tensor
+    source: Tensor
+    expected: Tensor
+    first_state: Tensor
+    source_state: Tensor
+    later_state: Tensor
+    target: Tensor
 
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """Frames as the frozen world model sees them.
+    """Frames as the frozen world model sees and imagines them: as :class:`Batch`, for M contexts.
 
-    Attributes:
-        first: (M, cells, channels), the first frames of the episodes, each relative to its context.
-        later: (N, cells, channels), the later frames; ``context`` (N,) says which row of ``first`` belongs to each.
-        first_state, later_state: (M, state) and (N, state), standardised.
-        target: (N, instructions), progress.
+    What belongs to imagined frames is (M, distance, …); ``known`` (M, distance) says which of them were recorded.
     """
 
     first: Tensor
-    later: Tensor
-    context: Tensor
+    source: Tensor
+    expected: Tensor
     first_state: Tensor
+    source_state: Tensor
     later_state: Tensor
     target: Tensor
+    known: Tensor
 
-    def draw(self, count: int, random: torch.Generator) -> FeatureBank:
-        """``count`` samples, each with its own first frame."""
-        index = torch.randint(len(self.later), (count,), generator=random)
-        row = self.context[index]
-        first, later = self.first[row].float(), self.later[index].float()
-        return FeatureBank(first, later, row, self.first_state[row], self.later_state[index], self.target[index])
+    def draw(self, count: int, random: torch.Generator) -> Batch:
+        """``count`` samples."""
+        rows, steps = self.known.nonzero(as_tuple=True)
+        pick = torch.randint(len(rows), (count,), generator=random)
+        row, step = rows[pick], steps[pick]
+        return Batch(
+            self.first[row].float(),
+            self.source[row].float(),
+            self.expected[row, step].float(),
+            self.first_state[row],
+            self.source_state[row],
+            self.later_state[row, step],
+            self.target[row, step],
+        )
 
 
 class ProgressStage:
@@ -90,13 +112,13 @@ class ProgressStage:
 
     def __init__(self, config: ProgressStageConfig, world_model: WorldModel, data: TrainingData, seed: int) -> None:
         self.config, self.world_model, self.data = config, world_model, data
-        names = data.column_names(config.column)
         rows, columns = world_model.config.tokenizer.context_grid
         self.head = ProgressConfig(
-            instructions=list(names),
+            instructions=list(data.column_names(config.column)),
             state=list(data.column_names(config.state)),
             cells=rows * columns,
             channels=world_model.config.tokenizer.latent_width,
+            dim=world_model.config.dynamics.dim,
             width=config.width,
             slots=config.slots,
             hidden=config.hidden,
@@ -114,18 +136,20 @@ class ProgressStage:
             )
         held = max(1, round(config.holdout * data.episodes)) if config.holdout else 0
         kept = data.episodes - held
-        self.bank = self._bank(torch.arange(kept), config.samples, "coding and imagining")
+        self.bank = self._bank(torch.arange(kept), config.contexts, "coding and imagining")
         self.held = (
-            self._bank(torch.arange(kept, data.episodes), max(1, config.samples // 20), "held out") if held else None
+            self._bank(torch.arange(kept, data.episodes), max(1, config.contexts // 20), "held out") if held else None
         )
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Positions from features, progress from positions (true and read); errors, also on held-out episodes."""
         batch = self.bank.draw(self.config.batch, self.random)
-        first, later = self.module.reader(batch.first).float(), self.module.reader(batch.later).float()
+        first, source = self.module.reader(torch.cat([batch.first, batch.source])).float().chunk(2)
+        later = self.module.expectation(batch.expected).float()
         read = self.module.progress(first, later).float()
         known = self.module.progress(batch.first_state, batch.later_state).float()
         states = F.smooth_l1_loss(first, batch.first_state, beta=0.1)
+        states = states + F.smooth_l1_loss(source, batch.source_state, beta=0.1)
         states = states + F.smooth_l1_loss(later, batch.later_state, beta=0.1)
         progress = F.smooth_l1_loss(read, batch.target, beta=0.02) + F.smooth_l1_loss(known, batch.target, beta=0.02)
         figures = {"mae": _mae(read, batch.target), "known_mae": _mae(known, batch.target)}
@@ -136,56 +160,51 @@ class ProgressStage:
     @torch.no_grad()
     def _error(self, bank: FeatureBank) -> float:
         batch = bank.draw(min(64, self.config.batch), self.random)  # every step: enough for a log
-        return _mae(self.module(batch.first, batch.later).float(), batch.target)
+        return _mae(self.module(batch.first, batch.expected).float(), batch.target)
 
     @torch.no_grad()
-    def _bank(self, episodes: Tensor, samples: int, label: str) -> FeatureBank:
-        blocks = -(-samples // (CONTEXTS * self.config.pairs))
-        parts = [self._block(episodes) for _ in track(range(blocks), label)]
-        first, later, first_state, later_state, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        context = torch.arange(len(first)).repeat_interleave(self.config.pairs)
-        return FeatureBank(first, later, context, first_state, later_state, target)
+    def _bank(self, episodes: Tensor, contexts: int, label: str) -> FeatureBank:
+        blocks = [self._block(episodes) for _ in track(range(-(-contexts // CONTEXTS)), label)]
+        names = [each.name for each in fields(FeatureBank)]
+        return FeatureBank(**{name: torch.cat([getattr(block, name) for block in blocks]) for name in names})
 
-    def _block(self, episodes: Tensor) -> tuple[Tensor, ...]:
-        """First frames (CONTEXTS, …), later frames (CONTEXTS · pairs, …), the states of both, and the targets."""
-        config, count = self.config, CONTEXTS
+    def _block(self, episodes: Tensor) -> FeatureBank:
+        """Of ``CONTEXTS`` contexts."""
+        count = CONTEXTS
         episode = episodes[torch.randint(len(episodes), (count,), generator=self.random)]
         last = self.data.lengths[episode] - 1
         source = (torch.rand(count, generator=self.random) * last).long()
-        room = torch.minimum(last - source, torch.tensor(config.distance))
-        gap = 1 + (torch.rand((count, config.pairs), generator=self.random) * room[:, None]).long()
+        ahead = source[:, None] + 1 + torch.arange(self.config.distance)
+        later = torch.minimum(ahead, last[:, None])
         context = self.world_model.encode(self.data.frames(episode, source))
-        first = self._latent(self.data.frames(episode, torch.zeros_like(source)), context)
-        step = (source[:, None] + gap).flatten()
-        repeated = episode.repeat_interleave(config.pairs)
-        target = self.data.column(config.column, repeated, step).to(first.device)
-        states = [self._state(episode, torch.zeros_like(source)), self._state(repeated, step)]
-        if torch.rand((), generator=self.random) < config.imagined_share:
-            later = self._imagined(context, episode, source, gap)
-        else:
-            codes = self.world_model.encode_dynamics(
-                self.data.frames(repeated, step), context.features.repeat(config.pairs)
-            )
-            later = self.world_model.latent(codes, context.features.repeat(config.pairs))
-        return first, later, *states, target
+        first = self.world_model.encode(self.data.frames(episode, torch.zeros_like(source)))
+        repeated = episode.repeat_interleave(self.config.distance)
+        target = self.data.column(self.config.column, repeated, later.flatten()).unflatten(0, later.shape)
+        return FeatureBank(
+            first=first.features.latent,
+            source=context.features.latent,
+            expected=self._imagined(context, episode, source),
+            first_state=self._state(episode, torch.zeros_like(source)),
+            source_state=self._state(episode, source),
+            later_state=self._state(repeated, later.flatten()).unflatten(0, later.shape),
+            target=target.to(self.world_model.device),
+            known=ahead <= last[:, None],
+        )
 
     def _state(self, episode: Tensor, step: Tensor) -> Tensor:
         state = (self.data.column(self.config.state, episode, step) - self.mean) / self.std
         return state.to(self.world_model.device)
 
-    def _imagined(self, context: Context, episode: Tensor, source: Tensor, gap: Tensor) -> Tensor:
-        """The later frames (contexts · pairs, …) as imagined along the recorded actions."""
+    def _imagined(self, context: Context, episode: Tensor, source: Tensor) -> Tensor:
+        """Hidden states (contexts, distance, dim) along the recorded actions."""
         imagination = Imagination(self.world_model, context, len(episode), "frame")
         last = self.data.lengths[episode] - 1
-        codes = []
-        for step in range(int(gap.max())):
+        expected = []
+        for step in range(self.config.distance):
             actions = self.data.actions(episode, torch.minimum(source + step, last))
-            codes.append(imagination.step(self.world_model.action_bins(actions.numpy())))
-        chosen = torch.stack(codes, dim=1)[torch.arange(len(episode))[:, None], gap - 1]
-        return self.world_model.latent(chosen.flatten(0, 1), context.features.repeat(gap.shape[1]))
-
-    def _latent(self, frames: Tensor, context: Context) -> Tensor:
-        return self.world_model.latent(self.world_model.encode_dynamics(frames, context.features), context.features)
+            imagination.step(self.world_model.action_bins(actions.numpy()))
+            expected.append(imagination.expected)
+        return torch.stack(expected, dim=1)
 
     def state(self) -> dict[str, Any]:
         """Of the draws; the bank follows from the seed."""

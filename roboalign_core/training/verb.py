@@ -16,7 +16,7 @@ from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import find_device
 from roboalign_core.training.data import TrainingData
-from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
+from roboalign_core.training.dynamics import STATE, DynamicsStage, DynamicsStageConfig, StateRange
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
@@ -122,16 +122,26 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         raise RoboAlignError(
             f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}"
         )
+    if settings.state.columns and config.augmentation.geometric:
+        raise RoboAlignError(
+            "augmentation.geometric: expected false with stage.state.columns, because shifted and zoomed frames no "
+            "longer show what the recorded state says, found true"
+        )
     longest = max(settings.lengths)
     if longest > model.dynamics.max_frames:
         raise RoboAlignError(f"stage.lengths: expected at most max_frames {model.dynamics.max_frames}, found {longest}")
     samplers = {
         length + settings.context_distance: data.sampler(
-            length + settings.context_distance, config.augmentation, config.loop.seed, **asdict(settings.balance)
+            length + settings.context_distance,
+            config.augmentation,
+            config.loop.seed,
+            **asdict(settings.balance),
+            extra=STATE if settings.state.columns else "",
         )
         for length in settings.lengths
     }
-    return DynamicsStage(settings, model, tokenizer, samplers, config.loop.device)
+    state = StateRange.of(data, settings.state.columns)
+    return DynamicsStage(settings, model, tokenizer, samplers, state, config.loop.device)
 
 
 def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:

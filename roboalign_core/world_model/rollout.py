@@ -42,6 +42,8 @@ class Imagination:
 
     The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
     tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache.
+    ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
+    follows, before any of its tokens is chosen.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Imagination:
         self.dynamics.hidden(self.layout.context_ids(context.codes), cache)
         self.cache = cache if len(context.codes) == candidates else cache.expand(candidates)
         self.pending = context.start.expand(candidates, -1)
+        self.expected = torch.empty(0)
         self.frames = 0
 
     def follow(self, actions: Tensor, dynamics: Tensor) -> None:
@@ -81,6 +84,7 @@ class Imagination:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""
         ids = torch.cat([self.pending, self.layout.action_ids(actions)], dim=1)
         hidden = self.dynamics.hidden(ids, self.cache)
+        self.expected = hidden[:, -1]
         codes = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
         self.frames += 1
         return codes

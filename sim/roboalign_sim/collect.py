@@ -30,7 +30,7 @@ _RECORD = "collect.json"  # beside the store's own files: what it was collected 
 def default_policies() -> dict[str, dict[str, float]]:
     """Shares of the policies, by environment."""
     return {
-        "tabletop": {"expert": 0.2, "noisy": 0.3, "contact": 0.45, "random": 0.05},
+        "tabletop": {"expert": 0.1, "noisy": 0.35, "contact": 0.4, "random": 0.15},
         "robosuite_lift": {"expert": 0.8, "random": 0.2},
     }
 

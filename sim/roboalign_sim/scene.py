@@ -14,6 +14,7 @@ import math
 
 TABLE_HALF = 0.20  # m
 FINGER_RADIUS = 0.016  # m, the round tip
+SPOT_RADIUS = 0.019  # m, of the light that the carriage throws straight down
 FINGER_XY_LIMIT = 0.18  # m, the tip's centre stays within +- this
 FINGER_Z_RANGE = (0.020, 0.090)  # m, the tip's centre: at the height of the objects .. above them
 CLEARANCE_Z = 0.074  # m, from this height on the tip passes over both objects
@@ -86,7 +87,8 @@ def build_xml(height: int, width: int) -> str:
     <map znear="0.05" zfar="20"/>
   </visual>
   <default><geom contype="0" conaffinity="0" friction="0.5 0.005 0.0001" condim="3"/></default>
-  <asset><material name="tip" rgba="1.0 0.80 0.0 1" emission="0.45" specular="0"/></asset>
+  <asset><material name="tip" rgba="1.0 0.80 0.0 1" emission="0.45" specular="0"/>
+         <material name="spot" rgba="1.0 0.10 0.90 1" emission="0.6" specular="0"/></asset>
   <worldbody>
     <light name="lamp" directional="true" pos="0 0 2" dir="0.35 0.3 -1" castshadow="false"
            diffuse="{LIGHT_STRENGTH} {LIGHT_STRENGTH} {LIGHT_STRENGTH}" specular="0.05 0.05 0.05"/>
@@ -101,8 +103,8 @@ def build_xml(height: int, width: int) -> str:
     <body name="carriage">
       <joint name="finger_x" type="slide" axis="1 0 0" {xy_range}/>
       <joint name="finger_y" type="slide" axis="0 1 0" {xy_range}/>
-      <!-- A spot under the tip: without cast shadows it alone tells height from distance in the image. -->
-      <geom name="spot" type="cylinder" size="{FINGER_RADIUS} 0.0002" pos="0 0 0.0012" mass="0.05" rgba="0 0 0 0.45"/>
+      <!-- A pointer's spot of light under the tip: it alone tells height from distance in the image. -->
+      <geom name="spot" type="cylinder" size="{SPOT_RADIUS} 0.0002" pos="0 0 0.0012" mass="0.05" material="spot"/>
       <body name="finger">
         <joint name="finger_z" type="slide" axis="0 0 1" range="{low} {high}" limited="true"/>
         <geom name="finger" type="sphere" size="{FINGER_RADIUS}" mass="0.2" material="tip" contype="1" conaffinity="1"/>
