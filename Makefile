@@ -92,13 +92,14 @@ lint: venv
 TABLETOP ?= runs/tabletop
 ROBOSUITE ?= runs/robosuite_lift
 CALM := augmentation.photometric=false augmentation.geometric=false
-MOVING := stage.balance.share=0.75 'stage.balance.columns=[red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y]'
+OBJECTS := red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y
+MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.state.columns=[finger.x,finger.y,finger.z,$(OBJECTS)]'
 
 train-tabletop: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
-	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=3600
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=2600
+	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=20
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=100000 loop.minutes=36
 	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/dynamics/model' loop.steps=2000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=3000
 	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'
@@ -110,6 +111,8 @@ evaluate-tabletop: venv
 	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
 	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
 	"$$run" evaluate study=closed_loop out=runs/evaluate/closed_loop
+	"$$run" collect env=tabletop episodes=64 steps=101 seed=2 out='$(TABLETOP)/long'
+	"$$run" evaluate study=swr study.data='$(TABLETOP)/long' out=runs/evaluate/swr
 
 # A first model of the Panda, so that the loop has one to run with; not tuned.
 train-robosuite: venv
@@ -117,7 +120,7 @@ train-robosuite: venv
 	"$$run" collect env=robosuite_lift episodes=40 seed=0 out='$(ROBOSUITE)/train'
 	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=400
 	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
-	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.samples=4000 loop.steps=400
+	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.contexts=1000 loop.steps=400
 	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda (lift)' out='$(ROBOSUITE)/model'
 
 clean:

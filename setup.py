@@ -42,6 +42,7 @@ VERBS = {
 
 STUDIES = {
     "closed_loop": "roboalign_sim.study:STUDY",
+    "swr": "roboalign_core.evaluation.swr:STUDY",
     "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }
 

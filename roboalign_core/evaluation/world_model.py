@@ -17,6 +17,7 @@ from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.metrics import psnr, ssim
+from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.evaluation.report import Section, Video, figure_png, write_report
 from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median
@@ -24,9 +25,6 @@ from roboalign_core.evaluation.study import Study
 from roboalign_core.evaluation.video import side_by_side
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Mode, Order, roll
-
-Array = NDArray[np.float64]
-CENTIMETRES = 100.0
 
 
 @dataclass
@@ -181,47 +179,17 @@ def _curves(data: Imagined, probe: StateProbe | None, config: WorldModelStudyCon
 def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
     """Distances in centimetres in the table plane between where the probe sees things and where they were."""
     names = probe.config.columns
-    groups = {"effector": config.effector, **config.objects}
-    for group, columns in groups.items():
-        for column in columns:
-            if column not in names:
-                raise RoboAlignError(f"study.{group}: expected columns among {', '.join(names)}, found {column!r}")
+    check_columns(names, {"effector": config.effector, **config.objects})
     views = {"rollout": data.imagined, "tokenizer": data.bound, "real": data.real[:, 1:]}
-    states = {view: _read(probe, frames) for view, frames in views.items()}
-    curves: dict[str, Array] = {}
     truth = data.state.astype(np.float64)
+    states = {view: read_states(probe, frames) for view, frames in views.items()}
+    states["copy"] = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
+    curves: dict[str, Array] = {}
     for view, state in states.items():
         if config.effector:
-            curves[f"{view}_effector_error_cm"] = _distance(state, truth[:, 1:], names, config.effector)
-        curves[f"{view}_moved_object_error_cm"] = _moved_error(state, truth, names, config)
-    copied = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
-    curves["copy_moved_object_error_cm"] = _moved_error(copied, truth, names, config)
-    if config.effector:
-        curves["copy_effector_error_cm"] = _distance(copied, truth[:, 1:], names, config.effector)
+            curves[f"{view}_effector_error_cm"] = distance_cm(state, truth[:, 1:], names, config.effector)
+        curves[f"{view}_moved_object_error_cm"] = moved_error_cm(state, truth, names, config.objects, config.moved)
     return curves
-
-
-def _read(probe: StateProbe, frames: NDArray[np.uint8]) -> Array:
-    flat = probe.read(frames.reshape(-1, *frames.shape[2:]))
-    return flat.reshape(*frames.shape[:2], -1).astype(np.float64)
-
-
-def _distance(state: Array, truth: Array, names: list[str], columns: list[str]) -> Array:
-    index = [names.index(column) for column in columns]
-    return np.linalg.norm(state[..., index] - truth[..., index], axis=-1) * CENTIMETRES
-
-
-def _moved_error(state: Array, truth: Array, names: list[str], config: WorldModelStudyConfig) -> Array:
-    """Mean over the objects that have moved since frame 0; NaN where none has."""
-    total = np.zeros(state.shape[:2])
-    count = np.zeros(state.shape[:2])
-    for columns in config.objects.values():
-        index = [names.index(column) for column in columns]
-        moved = np.linalg.norm(truth[:, 1:, index] - truth[:, :1, index], axis=-1) > config.moved
-        total += np.where(moved, _distance(state, truth[:, 1:], names, columns), 0)
-        count += moved
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, total / count, np.nan)
 
 
 def _figures(

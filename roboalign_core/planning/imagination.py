@@ -53,7 +53,7 @@ class ImaginationServer:
     def score(self, actions: Array) -> Array:
         """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
 
-        The mean of the progress at the end and of the progress on the way: of two ways to the same end the quicker wins.
+        Half the progress at the end, half its mean on the way: of two ways to the same end the quicker one wins.
         """
         expected, _ = self._imagine(actions)
         reference = self._reference

@@ -90,7 +90,8 @@ class TrainingData:
         samplers = []
         for index, cache in enumerate(self.caches):
             weights = _moving_weights(cache, length, columns, threshold, share) if columns else None
-            samplers.append(ClipSampler(cache, ClipConfig(length, 1, augmentation, extra), seed + index, weights=weights))
+            clips = ClipConfig(length, 1, augmentation, extra)
+            samplers.append(ClipSampler(cache, clips, seed + index, weights=weights))
         return StoreSampler(samplers, seed)
 
     # -- single frames ----------------------------------------------------------------------------------------------

@@ -71,9 +71,9 @@ class Optimizer:
             part.load_state_dict({**part.state_dict(), "state": states[name]})
 
 
-def _hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+def _hidden_matrices(module: nn.Module) -> list[Tensor]:
     """Weights of linear layers and convolutions, except narrow ones and output tables."""
-    found = []
+    found: list[Tensor] = []
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad:
             sides = sorted(layer.weight.flatten(1).shape)

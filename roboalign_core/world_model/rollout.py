@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
@@ -165,13 +165,14 @@ def roll(
     order: Order,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
+    on_frame: Callable[[Imagination], None] | None = None,
 ) -> Rollout:
     """Imagine along action bins (N, T, A) from one context.
 
     ``plain`` keeps the first context and the whole history while the transformer has positions for it; then the oldest
     half is dropped. ``frozen`` restarts every ``window`` frames from the first context and the last frame's tokens
     (RLVR-World's long rollouts). ``swr`` restarts from the last frame, decoded and encoded again as context
-    (Sliding Window Re-encoding, RoboAlign-R1, A5).
+    (Sliding Window Re-encoding, RoboAlign-R1, A5). ``on_frame`` is called after each frame, for measurements.
     """
     if mode not in get_args(Mode):
         raise RoboAlignError(f"rollout mode: expected one of {get_args(Mode)}, found {mode!r}")
@@ -196,6 +197,8 @@ def roll(
                 imagination = Imagination(world_model, context, candidates, order, temperature, generator)
             codes = []
         codes.append(imagination.step(actions[:, step]))
+        if on_frame:
+            on_frame(imagination)
     segments.append(Segment(context.features, torch.stack(codes, dim=1)))
     return Rollout(world_model, segments)
 

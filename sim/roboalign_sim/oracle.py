@@ -58,4 +58,5 @@ class OraclePlanner:
 
 
 def shifted(plan: npt.NDArray[np.float32], used: int) -> npt.NDArray[np.float32]:
+    """What is left of a plan (H, A) after ``used`` steps, with rest at its end."""
     return np.concatenate([plan[used:], np.zeros((used, plan.shape[1]), np.float32)])

@@ -50,7 +50,9 @@ def objective() -> ProgressModel:
     """Fits the features of ``world_model``."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        config = ProgressConfig(INSTRUCTIONS, cells=16, channels=32, state=["x", "y"], width=16, slots=3, hidden=16)
+        config = ProgressConfig(
+            INSTRUCTIONS, cells=16, channels=32, dim=32, state=["x", "y"], width=16, slots=3, hidden=16
+        )
         head = ProgressHead(config)
         with torch.no_grad():
             for parameter in head.parameters():

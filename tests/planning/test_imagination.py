@@ -12,6 +12,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer
 from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
 from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.rollout import Imagination
 
 TASK = "push the red cube left"
 
@@ -53,14 +54,36 @@ def test_a_score_is_the_objective_on_the_imagined_frames(
     frame: np.ndarray,
     candidates: np.ndarray,
 ) -> None:
-    """Of the second, third and last of four frames, weighted 0.5, 0.75 and 1, all measured from the first frame."""
-    rollout = world_model.rollout(frame, candidates, mode="plain", order="frame")
+    """Half the progress at the end, half its mean over all four frames, measured from the first frame."""
     context = world_model.encode(torch.from_numpy(frame)[None])
-    first = world_model.latent(context.start, context.features)
-    second, third, last = (objective.score(first, rollout.latent(step), TASK) for step in (1, 2, 3))
-    np.testing.assert_allclose(server.score(candidates), (0.5 * second + 0.75 * third + last) / 2.25, atol=1e-5)
+    bins = world_model.action_bins(candidates)
+    imagination = Imagination(world_model, context, len(candidates), "frame")
+    expected = []
+    with torch.no_grad():
+        for step in range(4):
+            imagination.step(bins[:, step])
+            expected.append(imagination.expected)
+    progress = objective.score(context.features.latent, torch.stack(expected, dim=1), TASK)
+    assert progress.shape == (6, 4)
+    np.testing.assert_allclose(server.score(candidates), (progress[:, 3] + progress.mean(1)) / 2, atol=1e-5)
+    rollout = world_model.rollout(frame, candidates, mode="plain", order="frame")
     difference = server.imagine(candidates[1]).astype(int) - rollout.frames[1]
     assert np.abs(difference).max() <= 1  # a batch of one adds up in another order
+
+
+def test_what_is_expected_depends_on_the_action(world_model: WorldModel, frame: np.ndarray) -> None:
+    """And is the same in both decoding orders for the first frame, where both hold the same tokens."""
+    context = world_model.encode(torch.from_numpy(frame)[None])
+    bins = world_model.action_bins(np.array([[[-1, 0]], [[1, 0]]], np.float32))[:, 0]
+    seen = []
+    with torch.no_grad():
+        for order in ("frame", "token"):
+            imagination = Imagination(world_model, context, 2, order)
+            imagination.step(bins)
+            seen.append(imagination.expected)
+    assert seen[0].shape == (2, world_model.config.dynamics.dim)
+    assert (seen[0][0] - seen[0][1]).abs().max() > 1e-4
+    torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_the_task_the_reference_and_the_frame_matter(
@@ -157,8 +180,8 @@ def test_one_sequence_is_imagined_not_a_batch(server: ImaginationServer, candida
 
 
 def test_an_objective_of_another_world_model_is_refused(world_model: WorldModel) -> None:
-    config = ProgressConfig([TASK], state=["x", "y"], cells=64, channels=32, width=16, slots=3, hidden=16)
-    with pytest.raises(RoboAlignError, match=r"objective: expected .*\(16, 32\).* found \(64, 32\)"):
+    config = ProgressConfig([TASK], state=["x", "y"], cells=64, channels=32, dim=32, width=16, slots=3, hidden=16)
+    with pytest.raises(RoboAlignError, match=r"objective: expected .*\(16, 32, 32\).* found \(64, 32, 32\)"):
         ImaginationServer(world_model, ProgressModel(config, ProgressHead(config)))
 
 

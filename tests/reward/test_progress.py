@@ -20,7 +20,9 @@ INSTRUCTIONS = ["push left", "push right", "reach"]
 def progress() -> ProgressModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = ProgressConfig(INSTRUCTIONS, cells=4, channels=8, state=["x", "y"], width=16, slots=3, hidden=16)
+        config = ProgressConfig(
+            INSTRUCTIONS, cells=4, channels=8, dim=6, state=["x", "y"], width=16, slots=3, hidden=16
+        )
         return ProgressModel(config, ProgressHead(config))
 
 
@@ -30,35 +32,32 @@ def folder(progress: ProgressModel, tmp_path: Path) -> Path:
     return tmp_path / "objective"
 
 
-def features(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 4, 8, generator=torch.Generator().manual_seed(seed))
+def features(seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def expected(count: int, steps: int = 2) -> torch.Tensor:
+    return torch.randn(count, steps, 6, generator=torch.Generator().manual_seed(1))
 
 
 def test_each_instruction_has_a_score_of_its_own(progress: ProgressModel) -> None:
-    first, later = features(1), features(5, seed=1)
-    scores = np.stack([progress.score(first, later, instruction) for instruction in INSTRUCTIONS], axis=1)
-    assert scores.shape == (5, 3)
+    first, later = features(), expected(5)
+    scores = np.stack([progress.score(first, later, instruction) for instruction in INSTRUCTIONS], axis=-1)
+    assert scores.shape == (5, 2, 3)
     assert scores.dtype == np.float32
     with torch.no_grad():
-        expected = progress.head(first.expand(5, -1, -1), later).numpy()
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
-    assert len(np.unique(scores)) == 15
+        known = progress.head(first.expand(10, -1, -1), later.flatten(0, 1)).numpy()
+    np.testing.assert_allclose(scores.reshape(10, 3), known, atol=1e-6)
+    assert len(np.unique(scores)) == 30
 
 
-def test_one_first_frame_serves_all(progress: ProgressModel) -> None:
-    first, later = features(1), features(5, seed=1)
-    np.testing.assert_allclose(
-        progress.score(first, later, "reach"), progress.score(first.expand(5, -1, -1), later, "reach"), atol=1e-6
-    )
-
-
-def test_positions_matter(progress: ProgressModel) -> None:
-    later = features(1, seed=1)
-    assert progress.score(features(1), later, "reach") != progress.score(features(1), later.flip(1), "reach")
+def test_positions_in_the_first_frame_matter(progress: ProgressModel) -> None:
+    first, later = features(), expected(1)
+    assert (progress.score(first, later, "reach") != progress.score(first.flip(1), later, "reach")).all()
 
 
 def test_half_precision_features_are_taken(progress: ProgressModel) -> None:
-    first, later = features(1), features(3, seed=1)
+    first, later = features(), expected(3)
     np.testing.assert_allclose(
         progress.score(first.bfloat16(), later.bfloat16(), "reach"), progress.score(first, later, "reach"), atol=0.1
     )
@@ -67,14 +66,14 @@ def test_half_precision_features_are_taken(progress: ProgressModel) -> None:
 @pytest.mark.parametrize("instruction", ["", "  ", None, 3, "Reach", "fly"])
 def test_other_instructions_are_refused(progress: ProgressModel, instruction: str) -> None:
     with pytest.raises(RoboAlignError, match="instruction: expected"):
-        progress.score(features(1), features(1), instruction)
+        progress.score(features(), expected(1), instruction)
 
 
 def test_the_round_trip_changes_nothing(progress: ProgressModel, folder: Path) -> None:
     """The folder holds nothing else: an objective need not lie beside a world model."""
     again = ProgressModel.from_pretrained(folder)
     assert again.config == progress.config
-    first, later = features(1), features(5, seed=1)
+    first, later = features(), expected(5)
     np.testing.assert_array_equal(again.score(first, later, "reach"), progress.score(first, later, "reach"))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,55 +22,64 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("roboalign_interfaces", reason="needs ros2_ws/src/roboalign_interfaces to be built")
 pytest.importorskip("matplotlib", reason="needs the extra viz")
 
-from ros_support import wait_until
+from ros_support import LIMIT, wait_until
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
 from roboalign_nodes.demo import NODE_MODULES, DemoConfig, run
-from roboalign_nodes.middleware import SHARED_MEMORY, _mapped, clean_shared_memory
+from roboalign_nodes.middleware import SHARED_MEMORY, _mapped, clean_shared_memory, mapped_here, wait_until_unmapped
 from roboalign_nodes.processes import NodeCommand, NodeGroup
 
 DOTS = {**NODE_MODULES, "robot_sim": "dot_robot_sim", "world_model": "dot_world_model"}
 SMALL: dict[str, Any] = {"max_steps": 12, "candidates": 32, "horizon": 6, "iterations": 2}
 
 
-def nodes() -> list[str]:
-    """Command lines of nodes that run on this machine and are ours."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+MARK = "ROBOALIGN_TEST_MARK"
+
+
+def nodes() -> dict[int, str]:
+    """Nodes that run on this machine and are ours: process ids and command lines."""
+    return {pid: line for pid, line in _ours() if "--ros-args" in line}
+
+
+def _ours() -> Iterator[tuple[int, str]]:
+    """Processes that this one has started, and theirs; a demo may be among them."""
+    mark = f"{MARK}={os.getpid()}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            line = path.read_text().replace("\0", " ")
-        except OSError:
+            if mark in (path / "environ").read_bytes().split(b"\0") and path.name != str(os.getpid()):
+                yield int(path.name), (path / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # ended in the meantime, or somebody else's
             continue
-        if "--ros-args" in line and str(os.getpid()) != path.parent.name and _is_ours(path.parent):
-            found.append(line)
-    return found
-
-
-def _is_ours(process: Path) -> bool:
-    try:
-        return _MARK in (process / "environ").read_bytes()
-    except OSError:
-        return False
-
-
-_MARK = f"ROBOALIGN_TEST_MARK={os.getpid()}".encode()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("ROBOALIGN_TEST_MARK", str(os.getpid()))
+    monkeypatch.setenv(MARK, str(os.getpid()))
     before = dict(os.environ)
     clean_shared_memory()
     alone = not others_use_shared_memory()
+    mapped = mapped_here()
     yield
     os.environ.clear()
     os.environ.update(before)
-    assert nodes() == []
-    assert "/dev/shm/fast" not in Path("/proc/self/maps").read_text()
+    stayed = sorted(nodes().values())
+    kill_ours()  # so that the next test starts afresh
+    gc.collect()
+    new = wait_until_unmapped(known=mapped)
     left = clean_shared_memory()
+    assert stayed == [], f"{len(stayed)} nodes still ran: {[line[:100] for line in stayed]}"
+    assert not new, f"still mapped by this process: {sorted(new)}"
     if alone and not others_use_shared_memory():  # otherwise it may be theirs
-        assert left == []
+        assert left == [], f"{len(left)} segments"
+
+
+def kill_ours() -> None:
+    while found := list(_ours()):
+        for pid, _ in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def others_use_shared_memory() -> bool:
@@ -130,9 +142,19 @@ def test_an_unknown_instruction_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_from_outside(tmp_path: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sign", "log", "text"),
+    [
+        (signal.SIGINT, "planner", "active"),
+        (signal.SIGTERM, "planner", "active"),
+        (signal.SIGINT, "robot_sim", ""),  # while everything starts
+        (signal.SIGKILL, "planner", "active"),  # leaves it to the nodes to end
+    ],
+)
+def test_interrupted_from_outside(tmp_path: Path, sign: signal.Signals, log: str, text: str) -> None:
     program = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell without job control starts what has an &
         "from test_demo import DOTS, config, run\n"
         "from pathlib import Path\n"
         "try:\n"
@@ -141,10 +163,17 @@ def test_interrupted_from_outside(tmp_path: Path, sign: signal.Signals) -> None:
         "    raise SystemExit(130)\n"
     )
     demo = subprocess.Popen([sys.executable, "-c", program])
-    find_running("dot_robot_sim", tmp_path)
-    wait_until(lambda: "active" in (tmp_path / "logs" / "planner.log").read_text(), "the planner")
-    demo.send_signal(sign)
-    assert demo.wait(30) == 130
+    file = tmp_path / "logs" / f"{log}.log"
+    try:
+        wait_until(lambda: file.exists() and text in file.read_text(), f"the node {log}", 2.5 * LIMIT)
+        demo.send_signal(sign)
+        assert demo.wait(2 * LIMIT) == (-sign if sign == signal.SIGKILL else 130)
+    finally:
+        demo.kill()
+        demo.wait()
+    if sign == signal.SIGKILL:
+        wait_until(lambda: not nodes(), "the nodes to end")
+        clean_shared_memory()  # what the demo itself left; the next one does it, too
 
 
 def test_a_stubborn_node_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,15 +194,31 @@ def test_a_stubborn_node_is_killed_in_the_end(tmp_path: Path, monkeypatch: pytes
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_nodes_end_themselves_when_their_parent_is_gone(tmp_path: Path) -> None:
-    program = (
-        "import os, subprocess, sys\n"
+@pytest.mark.parametrize("state", ["starts", "waits", "is deaf"])
+def test_a_node_ends_itself_when_its_parent_is_gone(tmp_path: Path, state: str) -> None:
+    mark = tmp_path / "mark"
+    node = (
+        "import functools, pathlib, signal, sys, time\n"
+        "from ros_support import make_dot_env\n"
+        "from roboalign_nodes.lifecycle import run_node\n"
+        "from roboalign_nodes.robot_sim import RobotSimNode\n"
+        "def block():\n"
+        f"    if {state == 'is deaf'}: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"    pathlib.Path({str(mark)!r}).touch()\n"
+        "    time.sleep(600)\n"
+        f"sys.exit(run_node(functools.partial(RobotSimNode, make_dot_env) if {state == 'starts'} else block))\n"
+    )
+    program = (  # the parent: gone before the node has had a look, or while the node is being made
+        "import os, pathlib, subprocess, sys, time\n"
         "from roboalign_nodes.processes import PARENT_VARIABLE\n"
         "env = {**os.environ, PARENT_VARIABLE: str(os.getpid())}\n"
-        "subprocess.Popen([sys.executable, '-m', 'dot_robot_sim', '--ros-args'], env=env, start_new_session=True)\n"
+        f"subprocess.Popen([sys.executable, '-c', {node!r}, '--ros-args'], env=env, start_new_session=True)\n"
+        f"while {state != 'starts'} and not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.01)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=2 * LIMIT)
+    assert state == "starts" or len(nodes()) == 1
     wait_until(lambda: not nodes(), "the orphan to end")
+    clean_shared_memory()  # of the deaf one; the next demo does it, too
 
 
 @pytest.mark.parametrize(
@@ -217,13 +262,7 @@ def find_running(module: str, out: Path) -> int:
     found: list[int] = []
 
     def look() -> bool:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                line = path.read_bytes()
-            except OSError:
-                continue
-            if f"\0{module}\0--ros-args".encode() in line and _is_ours(path.parent):
-                found.append(int(path.parent.name))
+        found[:] = [pid for pid, line in nodes().items() if f" {module} --ros-args" in line]
         return bool(found) and (out / "logs" / "planner.log").exists()
 
     wait_until(look, f"the process {module}")

@@ -20,8 +20,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "tokenizer": {"clips": 6, "targets": 1, "distance": 3},
     "dynamics": {"clips": 6, "lengths": [4, 5], "context_distance": 2},
     "progress": {
-        "samples": 128,
-        "pairs": 2,
+        "contexts": 64,
         "distance": 3,
         "holdout": 0.1,
         "batch": 12,
@@ -109,7 +108,14 @@ def settings(store: Path) -> Callable[..., TrainConfig]:
                 window=3,
             ),
             augmentation=AugmentationConfig(),
-            loop=LoopConfig(steps=steps, warmup=3, lr=3e-3, checkpoint_every=2, log_every=1),
+            loop=LoopConfig(
+                steps=steps,
+                warmup=3,
+                optimizer="muon" if stage in ("tokenizer", "dynamics") else "adamw",  # as in configs/stage
+                lr=3e-3,
+                checkpoint_every=2,
+                log_every=1,
+            ),
         )
 
     return make

@@ -13,6 +13,8 @@ from PIL import Image
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.rollout import RolloutConfig
 from roboalign_core.evaluation.rollout import run as rollout
+from roboalign_core.evaluation.swr import SwrStudyConfig
+from roboalign_core.evaluation.swr import study as swr_study
 from roboalign_core.evaluation.world_model import WorldModelStudyConfig, study
 from roboalign_core.files import read_json, write_json
 from roboalign_core.planning import CEMConfig, CEMPlanner
@@ -98,6 +100,54 @@ def test_world_model_study_refuses_what_it_cannot_measure(model: Path, store: Pa
         study(dataclasses.replace(config, horizons=[50]), str(tmp_path / "out"))
     with pytest.raises(RoboAlignError, match="columns among x, y, found 'z'"):
         study(dataclasses.replace(config, effector=["z"]), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def swr_config(model: Path, store: Path) -> SwrStudyConfig:
+    return SwrStudyConfig(
+        world_model=str(model),
+        data=str(store),
+        windows=[2, 4],
+        horizons=[4, 11],
+        effector=["x", "y"],
+        objects={"square": ["x", "y"]},
+        videos=1,
+    )
+
+
+def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_path: Path) -> None:
+    figures = swr_study(swr_config(model, store), str(tmp_path))
+    assert figures["episodes"] == 16
+    for key in ("psnr_db", "ssim", "effector_error_cm", "moved_object_error_cm"):
+        for baseline in ("plain", "frozen"):
+            difference = figures[f"swr_w2_minus_{baseline}_h11_{key}"]
+            if key != "moved_object_error_cm":  # known for some episodes only
+                means = figures[f"swr_w2_h11_{key}"] - figures[f"{baseline}_h11_{key}"]
+                assert difference == pytest.approx(means, abs=1e-6)
+    # 16 context tokens, then 4 of a frame and 2 of its action: a window of two frames holds no more than two steps.
+    assert figures["swr_w2_peak_tokens"] == 16 + 2 * 6
+    assert figures["swr_w4_peak_tokens"] == 16 + 4 * 6
+    assert figures["plain_peak_tokens"] == 16 + 5 * 6
+    assert all(figures[f"{name}_frame_ms"] > 0 for name in ("plain", "frozen", "swr_w2", "swr_w4"))
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_within_the_first_window_re_encoding_changes_nothing(model: Path, store: Path, tmp_path: Path) -> None:
+    """Up to the trained length the plain rollout and one long window are the same computation."""
+    figures = swr_study(dataclasses.replace(swr_config(model, store), windows=[5], horizons=[5, 10]), str(tmp_path))
+    assert figures["swr_w5_minus_plain_h5_psnr_db"] == 0
+    assert figures["swr_w5_minus_plain_h10_psnr_db"] != 0
+
+
+def test_swr_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_path: Path) -> None:
+    config = swr_config(model, store)
+    for changes, message in (
+        ({"windows": [6]}, "study.windows: expected 1 to 5 frames, as trained, found 6"),
+        ({"horizons": [12]}, "longer than 12 frames, found 0"),
+        ({"effector": ["z"]}, "columns among x, y, found 'z'"),
+    ):
+        with pytest.raises(RoboAlignError, match=message):
+            swr_study(dataclasses.replace(config, **changes), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

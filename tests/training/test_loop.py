@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from roboalign_core.errors import RoboAlignError
@@ -89,6 +88,7 @@ def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
         ({"minutes": float("inf")}, "minutes"),
         ({"warmup": -1}, "warmup"),
         ({"weight_decay": float("nan")}, "weight_decay"),
+        ({"optimizer": "sgd"}, "optimizer"),
         ({"lr": 0.0}, "lr"),
         ({"clip": 0.0}, "clip"),
         ({"betas": (0.9, 1.0)}, "betas"),
@@ -98,13 +98,3 @@ def test_a_torn_last_line_of_the_metrics_is_dropped(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RoboAlignError, match=f"loop.{named}: expected"):
         LoopConfig(**changes)
-
-
-def test_matrices_decay_and_vectors_do_not(tmp_path: Path) -> None:
-    stage = Line()
-    stage.module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))  # type: ignore[assignment]
-    stage.module.register_parameter("position", nn.Parameter(torch.zeros(1, 4, 3)))
-    decay, keep = Trainer(stage, LoopConfig(weight_decay=0.1), tmp_path, {}).optimizer.param_groups
-    assert (decay["weight_decay"], keep["weight_decay"]) == (0.1, 0.0)
-    assert [tuple(parameter.shape) for parameter in decay["params"]] == [(3, 3)]
-    assert {tuple(parameter.shape) for parameter in keep["params"]} == {(3,), (1, 4, 3)}

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +87,17 @@ def run(config: DemoConfig, modules: Mapping[str, str] | None = None) -> dict[st
     _check(config)
     out = Path(config.out)
     commands = [NodeCommand(name, _command(name, module, config)) for name, module in (modules or NODE_MODULES).items()]
-    with tidy_shared_memory(), _terminable():
+    with tidy_shared_memory(), _interruptible() as check_interrupted:
         require("rclpy", "ros")
         require("roboalign_interfaces.msg", "ros")
         group = NodeGroup(commands, _node_environment(out), out / "logs")
         with _domain(config.domain_id) as domain_id, _variables(environment(domain_id)), group as nodes:
-            planned, random, dropped = _drive(domain_id, nodes, config)
+
+            def check() -> None:
+                check_interrupted()
+                nodes.check()
+
+            planned, random, dropped = _drive(domain_id, check, config)
     results = summarise(planned, random, *dropped)
     report = out / "report.html"
     write_demo_report(report, f"Closed loop: {config.env}", results, planned, random, config.fps)
@@ -103,12 +108,12 @@ def run(config: DemoConfig, modules: Mapping[str, str] | None = None) -> dict[st
 
 
 def _drive(
-    domain_id: int, nodes: NodeGroup, config: DemoConfig
+    domain_id: int, check: Callable[[], None], config: DemoConfig
 ) -> tuple[list[EpisodeRecord], list[EpisodeRecord], tuple[int, int]]:
     """Run all episodes; returns planned, random, and the frames that world model and recorder missed."""
     from roboalign_nodes.driver import LoopDriver
 
-    with LoopDriver(domain_id, nodes.check) as driver:
+    with LoopDriver(domain_id, check) as driver:
         with _status("waiting for the nodes"):
             driver.wait_ready(config.startup_timeout)
         known = config.instructions or driver.instructions()
@@ -201,20 +206,33 @@ def _domain(chosen: int | None) -> Iterator[int]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that the nodes are stopped."""
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM end the block by KeyboardInterrupt, even where a script's ``&`` had SIGINT ignored.
+
+    The first signal is kept until the yielded function is called, as every wait does several times a second, or until
+    the block ends: raised wherever Python happens to be, it may get lost in a destructor or leave a thread half
+    started. A second signal does not wait.
+    """
+    interrupted = threading.Event()
+
+    def check() -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+
+    def on_signal(signum: int, frame: Any) -> None:
+        check()
+        interrupted.set()
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield check
         return
-
-    def interrupt(signum: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {sign: signal.signal(sign, on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
+        check()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def _check(config: DemoConfig) -> None:

@@ -96,6 +96,7 @@ class LoopDriver:
             while self._state_of(name, deadline) != State.PRIMARY_STATE_ACTIVE:
                 if time.monotonic() > deadline:
                     raise RoboAlignError(f"node {name}: expected it to be active within {timeout:g} s, found it is not")
+                self._look_after()
                 with self._change:
                     self._change.wait(_POLL)
         # Sensor data that is sent before a subscription is known is lost for it.
@@ -215,10 +216,10 @@ class LoopDriver:
     def _wait(self, predicate: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
         while True:
+            self._look_after()  # even if there is nothing to wait for: a loop that runs well is looked after, too
             with self._change:
                 if self._change.wait_for(predicate, _POLL):
                     return
-            self._look_after()
             if time.monotonic() > deadline:
                 raise RoboAlignError(f"expected {what} within {timeout:g} s, found none")
 

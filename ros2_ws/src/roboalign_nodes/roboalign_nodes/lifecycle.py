@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from rclpy.timer import Timer
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_nodes.parameters import ParameterSpec, declare
-from roboalign_nodes.processes import PARENT_VARIABLE
+from roboalign_nodes.processes import end_with_parent
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -206,20 +206,23 @@ class ManagedNode(LifecycleNode):
 
 
 def run_node(make: Callable[[], ManagedNode], threads: int = 2) -> int:
-    """Run one node as a process until it is asked to stop (SIGINT, SIGTERM) or its parent is gone.
+    """Run one node as a process, in its main thread, until it is asked to stop (SIGINT, SIGTERM) or its parent is gone.
 
     Returns:
         The exit code: 0 after a stop, 2 after a :class:`RoboAlignError` at start.
     """
     node: ManagedNode | None = None
     executor: MultiThreadedExecutor | None = None
+    for sign in (signal.SIGINT, signal.SIGTERM):  # rclpy adds its own; these also end what comes before its loop
+        signal.signal(sign, signal.default_int_handler)
     try:
+        end_with_parent()
         rclpy.init()
         node = make()
         node.start()
         executor = MultiThreadedExecutor(threads)
         executor.add_node(node)
-        while rclpy.ok() and not _orphaned():
+        while rclpy.ok():
             executor.spin_once(timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -233,8 +236,3 @@ def run_node(make: Callable[[], ManagedNode], threads: int = 2) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
-
-
-def _orphaned() -> bool:
-    parent = os.environ.get(PARENT_VARIABLE)
-    return parent is not None and os.getppid() != int(parent)

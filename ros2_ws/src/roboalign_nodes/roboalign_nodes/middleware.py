@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
 _TRACING = "lttng-ust-wait-*"
+_UNMAP_LIMIT = 10.0  # seconds for a process to let go of segments; Fast DDS has a thread look about once a second
 _NAME = re.compile(r"^(?:sem\.)?(?P<segment>fast(?:rtps|dds)_(?:port\d+|[0-9a-f]{16}))(?:_el|_sl|_mutex)?$")
 
 
@@ -38,10 +40,11 @@ def tidy_shared_memory(folder: Path = SHARED_MEMORY) -> Iterator[None]:
     Besides Fast DDS, the tracing library that rclpy loads puts files there that it never removes.
     """
     clean_shared_memory(folder)
-    before = set(folder.glob(_TRACING))
+    before, ours = set(folder.glob(_TRACING)), mapped_here(folder)
     try:
         yield
     finally:
+        wait_until_unmapped(folder, ours)  # what is still mapped would stay
         clean_shared_memory(folder)
         mapped = _mapped(folder, others_only=True)
         for path in set(folder.glob(_TRACING)) - before:
@@ -71,6 +74,20 @@ def clean_shared_memory(folder: Path = SHARED_MEMORY) -> list[str]:
         for path in unused[name]:
             path.unlink(missing_ok=True)
     return removed
+
+
+def mapped_here(folder: Path = SHARED_MEMORY) -> set[str]:
+    """Files of Fast DDS in the folder that this process has mapped, removed or not."""
+    lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    return {line.split(maxsplit=5)[-1] for line in lines if f"{folder}/fast" in line}
+
+
+def wait_until_unmapped(folder: Path = SHARED_MEMORY, known: Set[str] = frozenset()) -> set[str]:
+    """Wait some seconds until this process has nothing mapped but the known files; returns what is mapped besides."""
+    deadline = time.monotonic() + _UNMAP_LIMIT
+    while (mapped := mapped_here(folder) - known) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return mapped
 
 
 def _locks(paths: Iterable[Path]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from roboalign_core.errors import RoboAlignError
 
 PARENT_VARIABLE = "ROBOALIGN_PARENT_PID"  # a node whose parent by this id is gone ends itself
 
+_ORPHAN_POLL = 0.5  # seconds between two looks at the parent
+_ORPHAN_GRACE = 5  # whole seconds that an orphan has to leave in good order
 _TAIL_LINES = 15
 _GRACE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # signal, seconds to obey
 
@@ -127,3 +130,24 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
 
 def _reason(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def end_with_parent() -> None:
+    """Let this process end soon after the parent that :data:`PARENT_VARIABLE` names, whatever it is doing by then.
+
+    It gets SIGTERM, so that it can leave in good order; some seconds later the kernel ends it. Call it in the main
+    thread; without the variable it does nothing.
+    """
+    value = os.environ.get(PARENT_VARIABLE)
+    if value is None:
+        return
+    parent = int(value)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process without a line of Python
+
+    def watch() -> None:
+        while os.getppid() == parent:  # also false if it was gone before we looked
+            time.sleep(_ORPHAN_POLL)
+        signal.alarm(_ORPHAN_GRACE)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
