@@ -79,7 +79,7 @@ def clean_shared_memory(folder: Path = SHARED_MEMORY) -> list[str]:
 def mapped_here(folder: Path = SHARED_MEMORY) -> set[str]:
     """Files of Fast DDS in the folder that this process has mapped, removed or not."""
     lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
-    return {line.split(maxsplit=5)[-1] for line in lines if f"{folder}/fast" in line}
+    return {line.split(maxsplit=5)[-1].removesuffix(" (deleted)") for line in lines if f"{folder}/fast" in line}
 
 
 def wait_until_unmapped(folder: Path = SHARED_MEMORY, known: Set[str] = frozenset()) -> set[str]:
