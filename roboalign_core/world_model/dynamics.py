@@ -9,7 +9,7 @@ from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.embedding import TokenEmbedding
 from roboalign_core.world_model.layers import Block
 from roboalign_core.world_model.layout import TokenLayout
-from roboalign_core.world_model.transformer import KeyValueCache, LlamaBackbone
+from roboalign_core.world_model.transformer import LlamaBackbone
 
 
 class FrameHead(nn.Module):
@@ -60,16 +60,18 @@ class Dynamics(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if deep else 0.02)
         nn.init.normal_(self.frame_head.out.weight, std=0.02)
 
-    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Ids (B, L) → hidden states (B, L, dim), continuing after ``cache`` where one is given."""
-        return self.backbone(self.embedding(ids), cache)
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Ids (B, L) of whole sequences → hidden states (B, L, dim)."""
+        return self.backbone(self.embedding(ids))
+
+    def table(self, entries: int | None = None) -> Tensor:
+        """Embeddings (vocabulary, dim), or the first ``entries`` rows."""
+        embedding = self.embedding
+        return embedding.table(entries) if isinstance(embedding, TokenEmbedding) else embedding.weight[:entries]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (…, dim) → logits (…, dynamics_codes) of the next token."""
-        codes = self.layout.dynamics_codes
-        embedding = self.embedding
-        table = embedding.table(codes) if isinstance(embedding, TokenEmbedding) else embedding.weight[:codes]
-        return hidden @ table.to(hidden.dtype).T
+        return hidden @ self.table(self.layout.dynamics_codes).to(hidden.dtype).T
 
     def token_logits(self, hidden: Tensor, frames: int) -> Tensor:
         """Hidden states of a whole sequence → logits (B, frames − 1, dynamics_tokens, codes) of frames 1…T−1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from roboalign_core.files import read_json, write_json
 from roboalign_core.tensors import load_into, load_tensors, save_tensors
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.decoding import Decoder
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.rollout import Context, Mode, Order, Rollout, roll
 from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_frames, to_pixels
@@ -63,6 +65,11 @@ class WorldModel:
                 f"world model config: expected the range of {config.action_dim} action components, "
                 f"found that of {self.binner.dim}"
             )
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The dynamics transformer for inference, made once from the weights as they are at the first use."""
+        return Decoder(self.dynamics)
 
     @property
     def device(self) -> torch.device:
@@ -203,10 +210,8 @@ def save_tokenizer(folder: Path, config: WorldModelConfig, tokenizer: DualBranch
 
 
 def _to_llama(dynamics: Dynamics) -> dict[str, Tensor]:
-    embedding = dynamics.embedding
-    table = embedding.weight if isinstance(embedding, nn.Embedding) else embedding.table()
     backbone = {f"model.{name}": value for name, value in dynamics.backbone.state_dict().items()}
-    return {**backbone, "model.embed_tokens.weight": table}
+    return {**backbone, "model.embed_tokens.weight": dynamics.table()}
 
 
 def _from_llama(llama: dict[str, Tensor], frame_head: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -60,8 +60,9 @@ class Imagination:
         self.dynamics, self.layout = world_model.dynamics, world_model.config.layout
         self.context, self.order = context, order
         self.temperature, self.generator = temperature, generator
-        cache = self.dynamics.backbone.cache(len(context.codes), world_model.dtype)
-        self.dynamics.hidden(self.layout.context_ids(context.codes), cache)
+        self.decoder = world_model.decoder
+        cache = self.decoder.cache(len(context.codes))
+        self.decoder.hidden(self.layout.context_ids(context.codes), cache)
         self.cache = cache if len(context.codes) == candidates else cache.expand(candidates)
         self.pending = context.start.expand(candidates, -1)
         self.expected = torch.empty(0)
@@ -76,14 +77,14 @@ class Imagination:
         """
         steps = torch.cat([self.layout.action_ids(actions), dynamics], dim=-1).flatten(1)
         ids = torch.cat([self.pending, steps], dim=1)
-        self.dynamics.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
+        self.decoder.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
         self.pending = dynamics[:, -1]
         self.frames += actions.shape[1]
 
     def step(self, actions: Tensor) -> Tensor:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""
         ids = torch.cat([self.pending, self.layout.action_ids(actions)], dim=1)
-        hidden = self.dynamics.hidden(ids, self.cache)
+        hidden = self.decoder.hidden(ids, self.cache)
         self.expected = hidden[:, -1]
         codes = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
         self.frames += 1
@@ -98,7 +99,7 @@ class Imagination:
         tokens: list[Tensor] = []
         for index in range(self.layout.dynamics_tokens):
             if index:
-                hidden = self.dynamics.hidden(tokens[-1].unsqueeze(1), self.cache)
+                hidden = self.decoder.hidden(tokens[-1].unsqueeze(1), self.cache)
             tokens.append(self._pick(self.dynamics.head(hidden[:, -1])))
         self.pending = tokens[-1].unsqueeze(1)
         return torch.stack(tokens, dim=1)

@@ -1,13 +1,12 @@
-"""The dynamics transformer: LLaMA's architecture and parameter names, with a static key–value cache.
+"""The dynamics transformer: LLaMA's architecture and parameter names, over whole sequences.
 
 Weights are interchangeable with ``transformers.LlamaForCausalLM`` (see :func:`llama_config`); a test holds both to the
-same logits. Own code, because training on a CPU needs a norm that is fused and decoding needs a cache that is never
-re-allocated.
+same logits. Own code, because training on a CPU needs a norm and an attention whose backward passes are fast. For
+inference there is :mod:`roboalign_core.world_model.decoding`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,23 +18,6 @@ from roboalign_core.world_model.config import DynamicsConfig
 from roboalign_core.world_model.layers import attend
 
 NORM_EPS = 1e-6
-
-
-@dataclass
-class KeyValueCache:
-    """Keys and values (layers, B, heads, capacity, d) of the tokens seen; ``length`` of them are filled."""
-
-    keys: Tensor
-    values: Tensor
-    length: int = 0
-
-    def expand(self, batch: int) -> KeyValueCache:
-        """The same past for ``batch`` candidates (from a cache of batch 1)."""
-        shape = (self.keys.shape[0], batch, *self.keys.shape[2:])
-        keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
-        keys[..., : self.length, :] = self.keys[..., : self.length, :]
-        values[..., : self.length, :] = self.values[..., : self.length, :]
-        return KeyValueCache(keys, values, self.length)
 
 
 class Norm(nn.Module):
@@ -62,14 +44,12 @@ class SelfAttention(nn.Module):
             nn.Linear(config.dim, config.dim, bias=False) for _ in range(4)
         )
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
-        """(B, L, dim) → (B, L, dim); ``rotary`` (2, L, d / 2), ``mask`` additive (L, S), ``past`` S − L tokens."""
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, dim) → (B, L, dim); ``rotary`` (2, L, d / 2), ``mask`` additive (L, L)."""
         query, key, value = (
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = _rotate(query, rotary), _rotate(key, rotary)
-        if past is not None:
-            key, value = past.append(key, value)
         return self.o_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
@@ -97,9 +77,9 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = Norm(config.dim)
         self.post_attention_layernorm = Norm(config.dim)
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, past: _LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor) -> Tensor:
         """As :meth:`SelfAttention.forward`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, past)
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -119,54 +99,22 @@ class LlamaBackbone(nn.Module):
         angles = torch.outer(torch.arange(capacity).float(), frequency)
         self.register_buffer("rotary", torch.stack([angles.cos(), angles.sin()]), persistent=False)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Continue after the cache's tokens (which it then also holds), or start anew without one."""
-        start = cache.length if cache is not None else 0
-        end = start + x.shape[1]
-        if end > self.capacity:
-            raise RoboAlignError(f"dynamics transformer: expected at most {self.capacity} tokens, found {end}")
-        mask = _causal_mask(start, end, x)
-        rotary = self.rotary[:, start:end].to(x.dtype)
-        for index, layer in enumerate(self.layers):
-            past = None if cache is None else _LayerCache(cache, index, start, end)
-            x = layer(x, rotary, mask, past)
-        if cache is not None:
-            cache.length = end
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        length = x.shape[1]
+        if length > self.capacity:
+            raise RoboAlignError(f"dynamics transformer: expected at most {self.capacity} tokens, found {length}")
+        mask = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
+        rotary = self.rotary[:, :length].to(x.dtype)
+        for layer in self.layers:
+            x = layer(x, rotary, mask)
         return self.norm(x)
-
-    def cache(self, batch: int, dtype: torch.dtype) -> KeyValueCache:
-        """An empty cache for ``batch`` sequences."""
-        shape = (len(self.layers), batch, self.config.heads, self.capacity, self.config.dim // self.config.heads)
-        device = self.norm.weight.device
-        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        return KeyValueCache(keys, values)
-
-
-@dataclass(frozen=True, slots=True)
-class _LayerCache:
-    cache: KeyValueCache
-    layer: int
-    start: int
-    end: int
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = self.cache.keys[self.layer], self.cache.values[self.layer]
-        keys[:, :, self.start : self.end] = key
-        values[:, :, self.start : self.end] = value
-        return keys[:, :, : self.end], values[:, :, : self.end]
 
 
 def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     cos, sin = rotary
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def _causal_mask(start: int, end: int, x: Tensor) -> Tensor | None:
-    if end - start == 1:
-        return None
-    allowed = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start)
-    return torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).masked_fill(~allowed, float("-inf"))
 
 
 def llama_config(config: DynamicsConfig, vocabulary: int, capacity: int) -> dict[str, Any]:

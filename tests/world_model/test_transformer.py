@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.decoding import KeyValueCache
 from roboalign_core.world_model.rollout import Context, Imagination, Order
 
 
@@ -118,8 +119,8 @@ def test_llama_settings_name_the_saved_number_format(model: WorldModel, tmp_path
 @pytest.mark.parametrize("parts", [[1] * 20, [16, 4], [5, 1, 7, 7]], ids=str)
 def test_decoding_with_a_cache_is_the_whole_forward_pass(model: WorldModel, parts: list[int]) -> None:
     ids = random_ids(model, 2, frames=6)[:, : sum(parts)]
-    cache = model.dynamics.backbone.cache(2, torch.float32)
-    pieces = [model.dynamics.hidden(part, cache) for part in ids.split(parts, dim=1)]
+    cache = model.decoder.cache(2)
+    pieces = [model.decoder.hidden(part, cache) for part in ids.split(parts, dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model.dynamics.hidden(ids), atol=1e-4, rtol=1e-4)
     assert cache.length == sum(parts)
 
@@ -128,9 +129,9 @@ def test_decoding_with_a_cache_is_the_whole_forward_pass(model: WorldModel, part
 def test_an_expanded_cache_is_the_same_past_for_everyone(model: WorldModel) -> None:
     ids = random_ids(model, 3, frames=2)
     shared, rest = ids[:1, :10], ids[:, 10:]
-    cache = model.dynamics.backbone.cache(1, torch.float32)
-    model.dynamics.hidden(shared, cache)
-    found = model.dynamics.hidden(rest, cache.expand(3))
+    cache = model.decoder.cache(1)
+    model.decoder.hidden(shared, cache)
+    found = model.decoder.hidden(rest, cache.expand(3))
     expected = model.dynamics.hidden(torch.cat([shared.expand(3, -1), rest], dim=1))[:, 10:]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert cache.length == 10, "the shared past must not grow"
@@ -150,10 +151,12 @@ def test_no_token_sees_a_later_one(model: WorldModel) -> None:
 def test_more_tokens_than_positions_are_refused(model: WorldModel) -> None:
     capacity = model.config.layout.length(model.config.dynamics.max_frames)
     ids = torch.zeros(1, capacity, dtype=torch.int64)
-    cache = model.dynamics.backbone.cache(1, torch.float32)
-    model.dynamics.hidden(ids, cache)
+    cache = model.decoder.cache(1)
+    model.decoder.hidden(ids, cache)
     with pytest.raises(RoboAlignError, match=f"at most {capacity} tokens, found {capacity + 1}"):
-        model.dynamics.hidden(ids[:, :1], cache)
+        model.decoder.hidden(ids[:, :1], cache)
+    with pytest.raises(RoboAlignError, match=f"at most {capacity} tokens, found {capacity + 1}"):
+        model.dynamics.hidden(torch.cat([ids, ids[:, :1]], dim=1))
 
 
 # -- decoding orders ------------------------------------------------------------------------------------------------
@@ -164,13 +167,13 @@ class Recorder:
 
     def __init__(self, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[Tensor] = []
-        hidden = model.dynamics.hidden
+        hidden = model.decoder.hidden
 
-        def remember(ids: Tensor, cache=None) -> Tensor:
+        def remember(ids: Tensor, cache: KeyValueCache) -> Tensor:
             self.seen.append(ids.expand(2, -1))
             return hidden(ids, cache)
 
-        monkeypatch.setattr(model.dynamics, "hidden", remember)
+        monkeypatch.setattr(model.decoder, "hidden", remember)
 
     def ids(self) -> Tensor:
         found, self.seen = torch.cat(self.seen, dim=1), []
@@ -198,7 +201,7 @@ def test_both_orders_leave_the_same_tokens_in_the_cache(
         imagination = Imagination(model, context, 2, order)
         found = torch.stack([imagination.step(bins[:, step]) for step in range(3)], dim=1)
         assert torch.equal(found, codes)
-        model.dynamics.hidden(imagination.pending, imagination.cache)
+        model.decoder.hidden(imagination.pending, imagination.cache)
         seen.append(recorder.ids())
         caches.append(imagination.cache)
     expected = layout.sequence(
