@@ -52,6 +52,21 @@ def psnr(prediction: Any, target: Any, mask: Any | None = None) -> NDArray[np.fl
     return np.asarray(-10.0 * np.log10(np.maximum(mse, floor)), dtype=np.float64)
 
 
+def moving_region(frames: Any, threshold: float = 0.15) -> NDArray[np.bool_]:
+    """Where the robot and what it moves are, for a camera at rest.
+
+    Args:
+        frames: ``(..., T, H, W, 3)``, consecutive frames of an episode; uint8 or floating point in 0..1.
+        threshold: a pixel belongs to the region where a channel is further than this from its median over T.
+
+    Returns:
+        bool ``(..., T, H, W)``.
+    """
+    images = unit_images(frames)
+    background = np.median(images, axis=-4, keepdims=True)
+    return np.asarray((np.abs(images - background) > threshold).any(axis=-1))
+
+
 def ssim(prediction: Any, target: Any) -> NDArray[np.float64]:
     """Structural similarity, mean over positions and colour channels.
 

@@ -16,7 +16,7 @@ from rich.progress import track
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.evaluation.metrics import psnr, ssim
+from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.evaluation.report import Section, Video, figure_png, write_report
@@ -68,7 +68,7 @@ class Imagined:
 
     Attributes:
         real: (E, T + 1, H, W, 3) uint8; frame 0 is given.
-        imagined, shuffled: (E, T, H, W, 3), with the true actions and with those of another episode.
+        imagined, shuffled, idle: (E, T, H, W, 3), with the true actions, those of another episode, and none (zeros).
         bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
         tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0.
         state: (E, T + 1, K) recorded.
@@ -77,6 +77,7 @@ class Imagined:
     real: NDArray[np.uint8]
     imagined: NDArray[np.uint8]
     shuffled: NDArray[np.uint8]
+    idle: NDArray[np.uint8]
     bound: NDArray[np.uint8]
     tokens: NDArray[np.int64]
     start: NDArray[np.int64]
@@ -123,8 +124,8 @@ def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
         _imagine_batch(model, real[rows], actions[rows], actions[other[rows]], config)
         for rows in track(np.array_split(np.arange(len(chosen)), -(-len(chosen) // config.batch)), "imagining")
     ]
-    imagined, shuffled, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Imagined(real, imagined, shuffled, bound, tokens, start, state)
+    imagined, shuffled, idle, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, state)
 
 
 @torch.no_grad()
@@ -137,8 +138,8 @@ def _imagine_batch(
 ) -> tuple[Any, ...]:
     context = model.encode(torch.from_numpy(real[:, 0]))
     mode, order, window = cast(Mode, config.mode), cast(Order, config.order), config.window or model.config.window
-    rollout = roll(model, context, model.action_bins(actions), mode, window, order)
-    shuffled = roll(model, context, model.action_bins(others), mode, window, order)
+    given = (actions, others, np.zeros_like(actions))
+    rollout, shuffled, idle = (roll(model, context, model.action_bins(each), mode, window, order) for each in given)
     bound = []
     for step in range(1, real.shape[1]):
         codes = model.encode_dynamics(torch.from_numpy(real[:, step]), context.features)
@@ -146,6 +147,7 @@ def _imagine_batch(
     return (
         rollout.frames,
         shuffled.frames,
+        idle.frames,
         np.stack(bound, 1),
         rollout.tokens.cpu().numpy(),
         context.start.cpu().numpy(),
@@ -170,7 +172,11 @@ def _curves(data: Imagined, probe: StateProbe | None, config: WorldModelStudyCon
         "copy_psnr_db": psnr(copied, later),
         "tokenizer_psnr_db": psnr(data.bound, later),
         "shuffled_psnr_db": psnr(data.shuffled, later),
+        "idle_psnr_db": psnr(data.idle, later),
     }
+    region = moving_region(data.real)[:, 1:]
+    for view, frames in (("rollout", data.imagined), ("copy", copied), ("tokenizer", data.bound)):
+        curves[f"{view}_roi_psnr_db"] = psnr(frames, later, region)
     if probe is not None:
         curves |= _position_curves(data, probe, config)
     return curves
@@ -206,10 +212,10 @@ def _figures(
                 continue
             estimate = bootstrap_median if name.endswith("_cm") else bootstrap_mean
             figures |= estimate(values, seed=config.seed).as_results(_key(name, horizon))
-        gap = curves["rollout_psnr_db"][:, horizon - 1] - curves["shuffled_psnr_db"][:, horizon - 1]
-        figures |= bootstrap_mean(gap, seed=config.seed).as_results(f"action_gap_h{horizon}_db")
-        ahead = curves["rollout_psnr_db"][:, horizon - 1] - curves["copy_psnr_db"][:, horizon - 1]
-        figures |= bootstrap_mean(ahead, seed=config.seed).as_results(f"over_copy_h{horizon}_db")
+        own = curves["rollout_psnr_db"][:, horizon - 1]
+        for other, name in (("shuffled", "action_gap"), ("idle", "idle_gap"), ("copy", "over_copy")):
+            gap = own - curves[f"{other}_psnr_db"][:, horizon - 1]
+            figures |= bootstrap_mean(gap, seed=config.seed).as_results(f"{name}_h{horizon}_db")
     return {**figures, **_token_figures(data, model, config)}
 
 
@@ -272,10 +278,13 @@ def _plot(curves: dict[str, Array]) -> bytes:
 
     panels = {
         "PSNR (dB)": "_psnr_db",
+        "PSNR where something moves (dB)": "_roi_psnr_db",
         "end effector (cm)": "_effector_error_cm",
         "moved objects (cm)": "_moved_object_error_cm",
     }
-    shown = {title: [name for name in curves if name.endswith(suffix)] for title, suffix in panels.items()}
+    shown = {
+        title: [name for name in curves if name.split("_", 1)[1] == suffix[1:]] for title, suffix in panels.items()
+    }
     shown = {title: names for title, names in shown.items() if names}
     figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)
     for axis, (title, names) in zip(axes[0], shown.items(), strict=True):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from roboalign_core import RoboAlignError
-from roboalign_core.evaluation.metrics import PSNR_OF_IDENTICAL_DB, psnr, ssim
+from roboalign_core.evaluation.metrics import PSNR_OF_IDENTICAL_DB, moving_region, psnr, ssim
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -129,3 +129,18 @@ def test_bad_masks_and_small_images_are_refused() -> None:
         psnr(noise(8, 8), noise(8, 8), np.ones((8, 7), bool))
     with pytest.raises(RoboAlignError, match="at least 11x11"):
         ssim(noise(10, 20), noise(10, 20))
+
+
+def test_the_moving_region_is_what_moves() -> None:
+    frames = np.full((2, 6, 16, 16, 3), 100, np.uint8)
+    for step in range(6):
+        frames[0, step, 4:7, 2 * step : 2 * step + 3] = (250, 200, 0)
+    frames[:, :, 12:, 12:] = 0  # dark, but at rest
+    region = moving_region(frames)
+    assert region.shape == (2, 6, 16, 16)
+    assert not region[1].any()
+    for step in range(6):
+        expected = np.zeros((16, 16), bool)
+        expected[4:7, 2 * step : 2 * step + 3] = True
+        assert (region[0, step] == expected).all()
+    assert np.isnan(psnr(frames[1], frames[1], region[1])).all()

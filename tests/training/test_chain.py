@@ -83,7 +83,14 @@ def test_bundle_without_results_writes_nothing(runs: dict[str, Path], tmp_path: 
 def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_path: Path) -> None:
     figures = study(study_config(model, store), str(tmp_path))
     assert figures["episodes"] == 16
-    for key in ("rollout_h8_psnr_db", "copy_h8_psnr_db", "tokenizer_d8_psnr_db", "action_gap_h8_db", "repetition_rate"):
+    for key in (
+        "rollout_h8_psnr_db",
+        "copy_h8_psnr_db",
+        "tokenizer_d8_psnr_db",
+        "action_gap_h8_db",
+        "idle_gap_h8_db",
+        "repetition_rate",
+    ):
         assert figures[f"{key}_ci_low"] <= figures[key] <= figures[f"{key}_ci_high"]
     assert figures["over_copy_h8_db"] == pytest.approx(
         figures["rollout_h8_psnr_db"] - figures["copy_h8_psnr_db"], abs=1e-6
