@@ -30,6 +30,7 @@ EXTRAS = {
 }
 
 VERBS = {
+    "bench": "roboalign_core.benchmarks.verb:VERB",
     "bundle": "roboalign_core.training.bundle:VERB",
     "collect": "roboalign_sim.collect:VERB",
     "convert": "roboalign_core.episodes.convert:VERB",

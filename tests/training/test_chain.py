@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from roboalign_core.benchmarks.verb import BenchConfig
+from roboalign_core.benchmarks.verb import run as bench
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.rollout import RolloutConfig
 from roboalign_core.evaluation.rollout import run as rollout
@@ -156,6 +159,36 @@ def test_swr_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_
         with pytest.raises(RoboAlignError, match=message):
             swr_study(dataclasses.replace(config, **changes), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suite", ["decode", "planner"])
+def test_bench_times_what_it_says(model: Path, tmp_path: Path, suite: str) -> None:
+    cem = CEMConfig(candidates=4, horizon=3, iterations=2, elites=2)
+    config = BenchConfig(str(tmp_path), suite, world_model=str(model), candidates=[1, 3], frames=2, repeats=2, cem=cem)
+    figures = bench(config)
+    if suite == "planner":
+        assert 0 < figures["plan_ms_q25"] <= figures["plan_ms_median"] <= figures["plan_ms_q75"]
+        return
+    for way in ("ancestor", "ancestor_static", "token", "frame"):
+        assert figures[f"{way}_n3_frames_per_s"] > 0
+    ratio = figures["token_n1_frames_per_s"] / figures["ancestor_n1_frames_per_s"]
+    assert figures["token_over_ancestor_n1"] == pytest.approx(ratio)
+    assert 0 < figures["token_agreement_with_ancestor"] <= 1
+    assert len(figures["detail"]["rows"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suite": "cooking"}, "suite: expected one of decode, planner, found 'cooking'"),
+        ({"ways": ["magic"]}, "ways: expected some of ancestor, .*found 'magic'"),
+        ({"candidates": [0]}, "candidates: expected"),
+        ({"repeats": 0}, "repeats: expected"),
+    ],
+)
+def test_bench_refuses_what_makes_no_sense(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        BenchConfig("out", **changes)
 
 
 def test_rollout_along_recorded_actions_writes_a_video(model: Path, store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""``roboalign bench suite=decode|planner``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from roboalign_core.benchmarks.decode import WAYS, decode
+from roboalign_core.benchmarks.planner import plan
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import CEMConfig
+from roboalign_core.verb import Verb
+
+SUITES = ("decode", "planner")
+
+
+@dataclass
+class BenchConfig:
+    """Settings; ``configs/bench.yaml`` explains each."""
+
+    out: str = MISSING
+    suite: str = "decode"
+    world_model: str = "tabletop"
+    ways: list[str] = field(default_factory=lambda: list(WAYS))
+    candidates: list[int] = field(default_factory=lambda: [1, 16, 64])
+    frames: int = 8
+    order: str = "frame"
+    repeats: int = 5
+    seed: int = 0
+    device: str = "cpu"
+    cem: CEMConfig = field(default_factory=lambda: CEMConfig(candidates=64, horizon=8, iterations=3))
+
+    def __post_init__(self) -> None:
+        if self.suite not in SUITES:
+            raise RoboAlignError(f"suite: expected one of {', '.join(SUITES)}, found {self.suite!r}")
+        unknown = [way for way in self.ways if way not in WAYS]
+        if unknown or not self.ways:
+            found = repr(unknown[0]) if unknown else "none"
+            raise RoboAlignError(f"ways: expected some of {', '.join(WAYS)}, found {found}")
+        if not self.candidates or min(self.candidates) < 1:
+            raise RoboAlignError(f"candidates: expected numbers of at least 1, found {self.candidates}")
+        for name in ("frames", "repeats"):
+            if getattr(self, name) < 1:
+                raise RoboAlignError(f"{name}: expected at least 1, found {getattr(self, name)}")
+
+
+def run(config: BenchConfig) -> Mapping[str, Any]:
+    """Run one suite."""
+    if config.suite == "planner":
+        return plan(config.world_model, config.cem, config.order, config.repeats, config.device)
+    return decode(
+        config.world_model,
+        config.ways,
+        config.candidates,
+        config.frames,
+        config.repeats,
+        config.seed,
+        config.device,
+    )
+
+
+VERB = Verb("bench", "times decoding and planning on this machine", BenchConfig, run)
