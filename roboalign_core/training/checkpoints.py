@@ -14,8 +14,10 @@ from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import write_json
-from roboalign_core.tensors import save_tensors
+from roboalign_core.tensors import load_tensors, save_tensors
 
+CHECKPOINTS = "checkpoints"  # folder in a run folder
+MODEL = "model"  # name of the weights in a checkpoint
 STATE = "state.json"
 _TEMPORARY = ".tmp-"
 
@@ -59,6 +61,18 @@ class Checkpoints:
 
     def _whole(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
+
+
+def newest_weights(run: Path) -> dict[str, Tensor]:
+    """Weights of everything that was trained in a run folder, as of its newest checkpoint.
+
+    Raises:
+        RoboAlignError: the folder holds no checkpoint.
+    """
+    folder = Checkpoints(run / CHECKPOINTS).newest()
+    if folder is None:
+        raise RoboAlignError(f"{run}: expected a run folder with a checkpoint, found none")
+    return load_tensors(folder / f"{MODEL}.safetensors")
 
 
 @contextmanager

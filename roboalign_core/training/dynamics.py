@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import native_dtype
+from roboalign_core.tensors import load_into
+from roboalign_core.training.checkpoints import newest_weights
 from roboalign_core.training.data import StoreSampler, TrainingData
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
@@ -68,6 +70,9 @@ class DynamicsStageConfig:
         changed_weight: extra weight of tokens that differ from the frame before.
         label_smoothing: of both losses.
         dropout: share of dynamics input tokens that are replaced by random ones, against exposure bias.
+        imagined_share: share of the clips whose frames after the first come in as the one-pass head imagines them, so
+            that the model learns to go on from its own frames.
+        start: run folder of this stage whose newest weights this run starts from; anew where empty.
         balance: see :class:`BalanceConfig`.
         state: see :class:`StateConfig`.
     """
@@ -81,6 +86,8 @@ class DynamicsStageConfig:
     changed_weight: float = 1.0
     label_smoothing: float = 0.0
     dropout: float = 0.03
+    imagined_share: float = 0.0
+    start: str = ""
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     state: StateConfig = field(default_factory=StateConfig)
 
@@ -89,6 +96,8 @@ class DynamicsStageConfig:
             raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
         if self.context_distance < 0:
             raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
+        if not 0 <= self.imagined_share <= 1:
+            raise RoboAlignError(f"stage.imagined_share: expected a share in [0, 1], found {self.imagined_share}")
 
 
 @dataclass(frozen=True)
@@ -164,12 +173,14 @@ class DynamicsStage:
         self.tokenizer = tokenizer.to(self.device, native_dtype(self.device)).eval().requires_grad_(False)
         self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
         self.module = DynamicsTraining(model, len(state.columns)).to(self.device)
+        if config.start:
+            load_into(self.module, newest_weights(Path(config.start)), config.start)
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Losses of the token head, of the one-pass head and of the positions on a fresh batch."""
         context, codes, bins, state = self._tokens()
         dynamics, frames = self.module.dynamics, codes.shape[1]
-        ids = dynamics.layout.sequence(context, self._disturb(codes), bins)
+        ids = dynamics.layout.sequence(context, self._disturb(self._imagined(context, codes, bins)), bins)
         hidden = dynamics.hidden(ids)
         target = codes[:, 1:]
         changed = target != codes[:, :-1]
@@ -201,6 +212,17 @@ class DynamicsStage:
             label_smoothing=self.config.label_smoothing,
         )
         return (each * weight.flatten()).mean()
+
+    @torch.no_grad()
+    def _imagined(self, context: Tensor, codes: Tensor, bins: Tensor) -> Tensor:
+        """Codes (B, T, m); in some clips all frames but the first as imagined from the recorded frame before each."""
+        count, frames = round(self.config.imagined_share * len(codes)), codes.shape[1]
+        if not count:
+            return codes
+        dynamics = self.module.dynamics
+        hidden = dynamics.hidden(dynamics.layout.sequence(context[:count], codes[:count], bins[:count]))
+        own = dynamics.frame_logits(hidden, frames).argmax(-1)
+        return torch.cat([torch.cat([codes[:count, :1], own], dim=1), codes[count:]])
 
     def _disturb(self, codes: Tensor) -> Tensor:
         if not self.config.dropout:

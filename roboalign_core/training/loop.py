@@ -18,7 +18,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json, remove_leftovers, write_json, write_text
 from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_into, load_tensors
-from roboalign_core.training.checkpoints import STATE, Checkpoints, only_process
+from roboalign_core.training.checkpoints import CHECKPOINTS, MODEL, STATE, Checkpoints, only_process
 from roboalign_core.training.optimizer import OPTIMIZERS, Optimizer
 
 
@@ -94,7 +94,7 @@ class Trainer:
 
     def __init__(self, stage: Stage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
         self.stage, self.config, self.run = stage, config, run
-        self.checkpoints = Checkpoints(run / "checkpoints")
+        self.checkpoints = Checkpoints(run / CHECKPOINTS)
         self.metrics = run / "metrics.jsonl"
         self.identity = json.loads(json.dumps(identity))
         self.parameters = [p for p in stage.module.parameters() if p.requires_grad]
@@ -171,7 +171,7 @@ class Trainer:
 
     def _save(self) -> None:
         tensors = {
-            "model": self.stage.module.state_dict(),
+            MODEL: self.stage.module.state_dict(),
             "optimizer": self.optimizer.state(),
             "random": _random_state(self.config.device),
         }
@@ -211,7 +211,7 @@ class Trainer:
                 f"{folder}: expected a checkpoint of this configuration, found another one "
                 f"({_difference(self.identity, state['identity'])}); choose a new out= or remove the folder"
             )
-        load_into(self.stage.module, load_tensors(folder / "model.safetensors"), str(folder))
+        load_into(self.stage.module, load_tensors(folder / f"{MODEL}.safetensors"), str(folder))
         self.optimizer.load_state(load_tensors(folder / "optimizer.safetensors"))
         _set_random_state(load_tensors(folder / "random.safetensors"), self.config.device)
         self.stage.load_state(state["stage"])

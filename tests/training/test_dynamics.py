@@ -80,3 +80,26 @@ def test_windows_cover_the_beginnings_of_episodes(store: Path, tokenizer: Path) 
     assert set((start - source)[source != start].tolist()) == {1, 2, 3}
     assert 0.2 < (source != start).float().mean() < 0.3
     assert stage.loss()[0].isfinite()
+
+
+def test_training_goes_on_from_another_run(settings: Settings, tokenizer: Path, tmp_path: Path) -> None:
+    train(settings("dynamics", tmp_path / "first", steps=40, world_model=tokenizer))
+    changes = {"start": str(tmp_path / "first"), "imagined_share": 0.5}
+    figures = train(settings("dynamics", tmp_path / "second", steps=2, world_model=tokenizer, **changes))
+    fresh = train(settings("dynamics", tmp_path / "fresh", steps=2, world_model=tokenizer))
+    assert figures["loss"] < 0.9 * fresh["loss"]
+    with pytest.raises(RoboAlignError, match="nowhere: expected a run folder with a checkpoint"):
+        train(settings("dynamics", tmp_path / "third", world_model=tokenizer, start="nowhere"))
+
+
+def test_imagined_frames_come_in_but_are_not_learned(store: Path, tokenizer: Path) -> None:
+    """In the share that is asked for, after the first frame, and only as input: the targets stay recorded."""
+    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
+    config = DynamicsStageConfig(clips=4, lengths=[4], context_distance=0, imagined_share=0.5)
+    samplers = {4: data.sampler(4, STILL, 0)}
+    stage = DynamicsStage(config, model, load_tokenizer(tokenizer, model), samplers, StateRange.none(), "cpu")
+    context, codes, bins, _ = stage._tokens()
+    given = stage._imagined(context, codes, bins)
+    assert torch.equal(given[2:], codes[2:])
+    assert torch.equal(given[:, 0], codes[:, 0])
+    assert (given[:2, 1:] != codes[:2, 1:]).any()
