@@ -30,7 +30,10 @@ from roboalign_core.episodes.locking import exclusive
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.stats import Stats
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import atomic_path, write_json
+from roboalign_core.files import atomic_path, remove_leftovers, write_json
+
+
+_FOLDERS = ("data", "meta", "videos")  # what an append writes to; the cache beside them has writers of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +265,11 @@ class EpisodeStore:
             self._extend(info)
 
     def _remove_leftovers(self) -> None:
-        group = len(self._info.groups)
+        """Of a process that was killed while it appended; whoever holds the lock is the only one that writes."""
         for kind in KINDS:
-            path = self.file(kind, group)
-            for leftover in [path, *path.parent.glob(".*.tmp*")]:
-                leftover.unlink(missing_ok=True)
+            self.file(kind, len(self._info.groups)).unlink(missing_ok=True)
+        for folder in _FOLDERS:
+            remove_leftovers(self.path / folder)
 
     def _write_group(self, episodes: Sequence[Episode]) -> None:
         spec, group = self.spec, len(self._info.groups)

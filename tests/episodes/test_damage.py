@@ -89,6 +89,16 @@ def test_a_killed_process_leaves_a_readable_store(store, make_episode):
         assert len(list(found.file(kind, 0).parent.iterdir())) == groups
 
 
+def test_an_append_removes_what_a_killed_one_left_anywhere(store, make_episode):
+    left = [path.parent / f".{path.stem}.x1.tmp{path.suffix}" for path in store.path.rglob("*") if path.is_file()]
+    left = [path for path in left if path.relative_to(store.path).parts[0] in ("data", "meta", "videos")]
+    assert len({path.parent for path in left}) >= 4
+    for path in left:
+        path.write_bytes(b"half")
+    store.append([make_episode(1)])
+    assert not any(path.exists() for path in left)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
