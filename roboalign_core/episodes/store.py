@@ -32,7 +32,6 @@ from roboalign_core.episodes.stats import Stats
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import atomic_path, remove_leftovers, write_json
 
-
 _FOLDERS = ("data", "meta", "videos")  # what an append writes to; the cache beside them has writers of its own
 
 
