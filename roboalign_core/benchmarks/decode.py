@@ -12,7 +12,7 @@ from torch import Tensor
 
 from roboalign_core.benchmarks.timing import matmul_limit, timed
 from roboalign_core.bundled import resolve_model
-from roboalign_core.errors import require
+from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.model import LLAMA, WorldModel
 from roboalign_core.world_model.rollout import Context, Imagination, Order
@@ -30,10 +30,11 @@ class HuggingFace:
     """Rollouts by ``transformers`` alone, as iVideoGPT and RLVR-World make them."""
 
     def __init__(self, world_model: WorldModel, name: str, implementation: str | None) -> None:
-        transformers = require("transformers", "judge")
+        from transformers import LlamaForCausalLM
+
         self.layout: TokenLayout = world_model.config.layout
         folder = resolve_model(name) / LLAMA
-        self.network = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=world_model.dtype)
+        self.network = LlamaForCausalLM.from_pretrained(folder, dtype=world_model.dtype)
         self.network = self.network.to(world_model.device).eval()
         self.options: dict[str, Any] = {"cache_implementation": implementation} if implementation else {}
 
@@ -70,6 +71,9 @@ def decode(
 ) -> Mapping[str, Any]:
     """Time every way for every number of candidates."""
     world_model = WorldModel.from_pretrained(name, device)
+    limit = world_model.config.dynamics.max_frames - 1
+    if frames > limit:
+        raise RoboAlignError(f"frames: expected at most {limit}, as the model has positions for, found {frames}")
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (1, *world_model.config.image_size, 3), dtype=np.uint8)
     context = world_model.encode(torch.from_numpy(image))
@@ -112,6 +116,6 @@ def _ratios(figures: Mapping[str, float], ways: list[str], count: int) -> dict[s
 
 
 def _agreement(rollers: Mapping[str, Callable[[Context, Tensor], Tensor]], context: Context, bins: Tensor) -> float:
-    """Share of first imagined frames that come out alike, token for token; rounding alone makes the difference."""
+    """Share of the first imagined frame's tokens that come out alike, for the last number of candidates."""
     ours, theirs = (rollers[way](context, bins[:, :1]) for way in ("token", "ancestor"))
     return (ours == theirs).float().mean().item()

@@ -14,8 +14,13 @@ Array = NDArray[np.float64]
 CENTIMETRES = 100.0
 
 
-def check_columns(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
-    """Raise unless every column of every group is among ``names``."""
+def check_columns(names: Sequence[str], groups: Mapping[str, Sequence[str]], recorded: Sequence[str]) -> None:
+    """Raise unless the store's ``recorded`` columns are the probe's ``names``, and every group's are among them."""
+    if list(recorded) != list(names):
+        raise RoboAlignError(
+            f"study.data: expected the state columns that the probe reads ({', '.join(names)}), "
+            f"found {', '.join(recorded) or 'none'}"
+        )
     for group, columns in groups.items():
         for column in columns:
             if column not in names:

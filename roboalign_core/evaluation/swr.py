@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from rich.progress import track
 
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.store import EpisodeStore
-from roboalign_core.errors import RoboAlignError
+from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.metrics import psnr, ssim
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
@@ -66,14 +66,24 @@ class SwrStudyConfig:
     videos: int = 4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.horizons or min(self.horizons) < 1:
+            raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {self.horizons}")
+        for name, least in (("batch", 1), ("episodes", 0), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
+        if self.order not in get_args(Order):
+            raise RoboAlignError(f"study.order: expected one of {get_args(Order)}, found {self.order!r}")
+
 
 @dataclass(frozen=True)
 class Recorded:
-    """Held-out episodes: frames (E, T + 1, H, W, 3), actions (E, T, A), states (E, T + 1, K), K = 0 where unknown."""
+    """Held-out episodes: frames (E, T + 1, H, W, 3), actions (E, T, A), states (E, T + 1, K) of the named columns."""
 
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
     state: NDArray[np.float32]
+    columns: tuple[str, ...]
 
 
 @dataclass
@@ -104,14 +114,16 @@ class Outcome:
 
 def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
     """Run every variant on the same episodes; writes ``report.html`` into ``out``."""
+    require("matplotlib", "viz")
     model = WorldModel.from_pretrained(config.world_model)
     variants = _variants(config, model)
     probe = (
         StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
     )
-    if probe is not None:
-        check_columns(probe.config.columns, {"effector": config.effector, **config.objects})
     data = _recorded(model, config)
+    if probe is not None:
+        check_columns(probe.config.columns, {"effector": config.effector, **config.objects}, data.columns)
+    _warm_up(model, data, config)
     outcomes = {name: _run(name, mode, window, model, data, probe, config) for name, (mode, window) in variants.items()}
     figures = _figures(outcomes, config)
     write_report(Path(out) / "report.html", "Long rollouts", _sections(figures, outcomes, data, config))
@@ -122,10 +134,11 @@ def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
 def _variants(config: SwrStudyConfig, model: WorldModel) -> dict[str, tuple[str, int]]:
     """Name → mode and window."""
     limit = model.config.dynamics.max_frames - 1
-    for window in config.windows:
-        if not 1 <= window <= limit:
-            raise RoboAlignError(f"study.windows: expected 1 to {limit} frames, as trained, found {window}")
     frozen = config.frozen_window or model.config.window
+    for name, windows in (("windows", config.windows), ("frozen_window", [frozen])):
+        for window in windows:
+            if not 1 <= window <= limit:
+                raise RoboAlignError(f"study.{name}: expected 1 to {limit} frames, as trained, found {window}")
     swr = {f"swr_w{window}": ("swr", window) for window in config.windows}
     return {"plain": ("plain", limit), "frozen": ("frozen", frozen), **swr}
 
@@ -154,7 +167,15 @@ def _recorded(model: WorldModel, config: SwrStudyConfig) -> Recorded:
                 for index in chosen
             ]
         ),
+        tuple(cache.spec.extras.get(name, ())),
     )
+
+
+def _warm_up(model: WorldModel, data: Recorded, config: SwrStudyConfig) -> None:
+    """So that the first variant does not pay for what is made once."""
+    rows = np.arange(min(config.batch, len(data.frames)))
+    context = model.encode(torch.from_numpy(data.frames[rows, 0]))
+    roll(model, context, model.action_bins(data.actions[rows, :2]), "swr", 1, cast(Order, config.order))
 
 
 def _run(
@@ -273,7 +294,9 @@ def _sections(
     ]
     return [
         Section("Against horizon", figures=[_plot(outcomes)]),
-        Section("Costs", text=f"Times are of {config.batch} episodes at once.", table=costs),
+        Section(
+            "Costs", text=f"Times are of {len(data.frames)} episodes, at most {config.batch} at once.", table=costs
+        ),
         Section("Side by side", videos=videos),
         Section("Figures", text="Means over episodes with bootstrap intervals; differences are paired.", table=rows),
     ]

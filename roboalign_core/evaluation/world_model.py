@@ -15,7 +15,7 @@ from rich.progress import track
 
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.store import EpisodeStore
-from roboalign_core.errors import RoboAlignError
+from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
@@ -71,7 +71,7 @@ class Imagined:
         imagined, shuffled, idle: (E, T, H, W, 3), with the true actions, those of another episode, and none (zeros).
         bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
         tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0.
-        state: (E, T + 1, K) recorded.
+        state: (E, T + 1, K) recorded; ``columns`` are the names of the K.
     """
 
     real: NDArray[np.uint8]
@@ -82,10 +82,12 @@ class Imagined:
     tokens: NDArray[np.int64]
     start: NDArray[np.int64]
     state: NDArray[np.float32]
+    columns: tuple[str, ...]
 
 
 def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     """Run it; writes ``report.html`` into ``out``."""
+    require("matplotlib", "viz")
     model = WorldModel.from_pretrained(config.world_model)
     probe = (
         StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
@@ -125,7 +127,8 @@ def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
         for rows in track(np.array_split(np.arange(len(chosen)), -(-len(chosen) // config.batch)), "imagining")
     ]
     imagined, shuffled, idle, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, state)
+    columns = cache.spec.extras.get(names, ())
+    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, state, tuple(columns))
 
 
 @torch.no_grad()
@@ -185,7 +188,7 @@ def _curves(data: Imagined, probe: StateProbe | None, config: WorldModelStudyCon
 def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
     """Distances in centimetres in the table plane between where the probe sees things and where they were."""
     names = probe.config.columns
-    check_columns(names, {"effector": config.effector, **config.objects})
+    check_columns(names, {"effector": config.effector, **config.objects}, data.columns)
     views = {"rollout": data.imagined, "tokenizer": data.bound, "real": data.real[:, 1:]}
     truth = data.state.astype(np.float64)
     states = {view: read_states(probe, frames) for view, frames in views.items()}

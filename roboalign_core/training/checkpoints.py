@@ -17,6 +17,7 @@ from roboalign_core.files import write_json
 from roboalign_core.tensors import load_tensors, save_tensors
 
 CHECKPOINTS = "checkpoints"  # folder in a run folder
+RUN = "run.json"  # in a run folder: what is trained there
 MODEL = "model"  # name of the weights in a checkpoint
 STATE = "state.json"
 _TEMPORARY = ".tmp-"

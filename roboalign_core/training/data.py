@@ -152,7 +152,8 @@ class StoreSampler:
         counts = self.random.multinomial(batch, self.shares)
         clips = [sampler.sample(int(count)) for sampler, count in zip(self.samplers, counts, strict=True) if count]
         keys = ("frames", "actions", "episode", "start", "extra")
-        return Clip(**{key: torch.cat([getattr(clip, key) for clip in clips]) for key in keys})
+        order = torch.from_numpy(self.random.permutation(batch))  # stages treat the first clips of a batch specially
+        return Clip(**{key: torch.cat([getattr(clip, key) for clip in clips])[order] for key in keys})
 
     def state_dict(self) -> dict[str, Any]:
         """JSON state of all draws."""

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import read_json
 from roboalign_core.precision import native_dtype
 from roboalign_core.tensors import load_into
-from roboalign_core.training.checkpoints import newest_weights
+from roboalign_core.training.checkpoints import RUN, newest_weights
 from roboalign_core.training.data import StoreSampler, TrainingData
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
@@ -173,8 +174,18 @@ class DynamicsStage:
         self.tokenizer = tokenizer.to(self.device, native_dtype(self.device)).eval().requires_grad_(False)
         self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
         self.module = DynamicsTraining(model, len(state.columns)).to(self.device)
-        if config.start:
-            load_into(self.module, newest_weights(Path(config.start)), config.start)
+
+    def start_from(self, run: Path, world_model: str) -> None:
+        """Begin with the newest weights of another run of this stage.
+
+        Raises:
+            RoboAlignError: no such run, or one on another tokenizer than ``world_model``: its tokens mean other things.
+        """
+        identity = read_json(run / RUN)["identity"] if (run / RUN).is_file() else {}
+        found = identity.get("world_model")
+        if found != world_model:
+            raise RoboAlignError(f"stage.start: {run}: expected a run with world_model={world_model}, found {found!r}")
+        load_into(self.module, newest_weights(run), str(run))
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Losses of the token head, of the one-pass head and of the positions on a fresh batch."""
@@ -219,10 +230,11 @@ class DynamicsStage:
         count, frames = round(self.config.imagined_share * len(codes)), codes.shape[1]
         if not count:
             return codes
-        dynamics = self.module.dynamics
-        hidden = dynamics.hidden(dynamics.layout.sequence(context[:count], codes[:count], bins[:count]))
-        own = dynamics.frame_logits(hidden, frames).argmax(-1)
-        return torch.cat([torch.cat([codes[:count, :1], own], dim=1), codes[count:]])
+        rows, dynamics = torch.randperm(len(codes))[:count], self.module.dynamics
+        hidden = dynamics.hidden(dynamics.layout.sequence(context[rows], codes[rows], bins[rows]))
+        mixed = codes.clone()
+        mixed[rows, 1:] = dynamics.frame_logits(hidden, frames).argmax(-1)
+        return mixed
 
     def _disturb(self, codes: Tensor) -> Tensor:
         if not self.config.dropout:

@@ -18,7 +18,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json, remove_leftovers, write_json, write_text
 from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_into, load_tensors
-from roboalign_core.training.checkpoints import CHECKPOINTS, MODEL, STATE, Checkpoints, only_process
+from roboalign_core.training.checkpoints import CHECKPOINTS, MODEL, RUN, STATE, Checkpoints, only_process
 from roboalign_core.training.optimizer import OPTIMIZERS, Optimizer
 
 
@@ -186,7 +186,7 @@ class Trainer:
         if folder is not None:
             self._load(folder)
         else:
-            write_json(self.run / "run.json", {"identity": self.identity, "loop": asdict(self.config)})
+            write_json(self.run / RUN, {"identity": self.identity, "loop": asdict(self.config)})
         return self._rewind_metrics()
 
     def _rewind_metrics(self) -> dict[str, float]:

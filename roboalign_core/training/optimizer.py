@@ -10,7 +10,7 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adamw", "muon")
 
 _NARROW = 16  # a matrix with a side below this is left to AdamW: nothing is gained by orthogonalising it
-_TALL = 8  # so is one this many times longer than wide: an output table, as embeddings are
+_TALL = 8  # so is one this many times longer than wide: 3×3 kernels between equal widths, large output tables
 
 
 class Optimizer:
@@ -18,7 +18,8 @@ class Optimizer:
 
     Muon (Jordan et al. 2024, as in ``torch.optim.Muon``) replaces a matrix' update by the nearest orthogonal one, so
     that directions with small gradients are learned, too. Updates are scaled to the size of AdamW's (Liu et al. 2025),
-    so one learning rate serves both. Kernels of convolutions count as matrices of (outputs, everything else).
+    so one learning rate serves both. Kernels of convolutions count as matrices of (outputs, everything else), and
+    matrices that are far from square stay with AdamW.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Optimizer:
 
 
 def _hidden_matrices(module: nn.Module) -> list[Tensor]:
-    """Weights of linear layers and convolutions, except narrow ones and output tables."""
+    """Weights of linear layers and convolutions, except narrow and very oblong ones."""
     found: list[Tensor] = []
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad:

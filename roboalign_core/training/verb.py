@@ -15,6 +15,7 @@ from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import find_device
+from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.dynamics import STATE, DynamicsStage, DynamicsStageConfig, StateRange
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
@@ -141,7 +142,10 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         for length in settings.lengths
     }
     state = StateRange.of(data, settings.state.columns)
-    return DynamicsStage(settings, model, tokenizer, samplers, state, config.loop.device)
+    stage = DynamicsStage(settings, model, tokenizer, samplers, state, config.loop.device)
+    if settings.start and Checkpoints(Path(config.out) / CHECKPOINTS).newest() is None:
+        stage.start_from(Path(settings.start), config.world_model)
+    return stage
 
 
 def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:

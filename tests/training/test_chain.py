@@ -155,6 +155,10 @@ def test_swr_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_
         ({"windows": [6]}, "study.windows: expected 1 to 5 frames, as trained, found 6"),
         ({"horizons": [12]}, "longer than 12 frames, found 0"),
         ({"effector": ["z"]}, "columns among x, y, found 'z'"),
+        ({"frozen_window": 9}, "study.frozen_window: expected 1 to 5 frames"),
+        ({"horizons": [0]}, "study.horizons: expected numbers of at least 1"),
+        ({"batch": 0}, "study.batch: expected at least 1"),
+        ({"order": "backwards"}, "study.order: expected one of"),
     ):
         with pytest.raises(RoboAlignError, match=message):
             swr_study(dataclasses.replace(config, **changes), str(tmp_path / "out"))
