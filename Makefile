@@ -122,7 +122,7 @@ train-robosuite: venv
 	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=400
 	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
 	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.contexts=1000 loop.steps=400
-	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda (lift)' out='$(ROBOSUITE)/model'
+	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda that lifts a cube' out='$(ROBOSUITE)/model'
 
 clean:
 	rm -rf '$(VENV)' build ros2_ws/build ros2_ws/install ros2_ws/log *.egg-info
