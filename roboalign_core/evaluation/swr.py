@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 from rich.progress import track
 
-from roboalign_core.episodes.cache import FrameCache
-from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError, require
+from roboalign_core.evaluation.held_out import HeldOut, load_held_out
 from roboalign_core.evaluation.metrics import psnr, ssim
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
@@ -76,16 +75,6 @@ class SwrStudyConfig:
             raise RoboAlignError(f"study.order: expected one of {get_args(Order)}, found {self.order!r}")
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """Held-out episodes: frames (E, T + 1, H, W, 3), actions (E, T, A), states (E, T + 1, K) of the named columns."""
-
-    frames: NDArray[np.uint8]
-    actions: NDArray[np.float32]
-    state: NDArray[np.float32]
-    columns: tuple[str, ...]
-
-
 @dataclass
 class Meter:
     """Times each frame of a rollout, and notes the longest sequence that the transformer held."""
@@ -120,7 +109,7 @@ def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
     probe = (
         StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
     )
-    data = _recorded(model, config)
+    data = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
     if probe is not None:
         check_columns(probe.config.columns, {"effector": config.effector, **config.objects}, data.columns)
     _warm_up(model, data, config)
@@ -143,35 +132,7 @@ def _variants(config: SwrStudyConfig, model: WorldModel) -> dict[str, tuple[str,
     return {"plain": ("plain", limit), "frozen": ("frozen", frozen), **swr}
 
 
-def _recorded(model: WorldModel, config: SwrStudyConfig) -> Recorded:
-    store = EpisodeStore.open(config.data)
-    store.verify()
-    cache = FrameCache.open_or_build(store, size=model.config.image_size)
-    steps = max(config.horizons)
-    chosen = [index for index in range(len(cache)) if cache.lengths[index] > steps]
-    chosen = chosen[: config.episodes] if config.episodes else chosen
-    if len(chosen) < 2:
-        raise RoboAlignError(
-            f"{config.data}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}"
-        )
-    name = "observation.state"
-    known = name in cache.extras
-    if not known and (config.effector or config.objects):
-        raise RoboAlignError(f"{config.data}: expected the per-frame column {name!r} for positions, found none")
-    return Recorded(
-        np.stack([cache.episode_frames(index)[: steps + 1] for index in chosen]),
-        np.stack([cache.episode_actions(index)[:steps] for index in chosen]),
-        np.stack(
-            [
-                cache.episode_extra(name, index)[: steps + 1] if known else np.empty((steps + 1, 0), np.float32)
-                for index in chosen
-            ]
-        ),
-        tuple(cache.spec.extras.get(name, ())),
-    )
-
-
-def _warm_up(model: WorldModel, data: Recorded, config: SwrStudyConfig) -> None:
+def _warm_up(model: WorldModel, data: HeldOut, config: SwrStudyConfig) -> None:
     """So that the first variant does not pay for what is made once."""
     rows = np.arange(min(config.batch, len(data.frames)))
     context = model.encode(torch.from_numpy(data.frames[rows, 0]))
@@ -183,7 +144,7 @@ def _run(
     mode: str,
     window: int,
     model: WorldModel,
-    data: Recorded,
+    data: HeldOut,
     probe: StateProbe | None,
     config: SwrStudyConfig,
 ) -> Outcome:
@@ -217,7 +178,7 @@ def _run(
 
 def _curves(
     imagined: NDArray[np.uint8],
-    data: Recorded,
+    data: HeldOut,
     rows: NDArray[np.int64],
     probe: StateProbe | None,
     config: SwrStudyConfig,
@@ -272,7 +233,7 @@ def _means(curve: Array) -> list[float | None]:
 
 
 def _sections(
-    figures: dict[str, Any], outcomes: dict[str, Outcome], data: Recorded, config: SwrStudyConfig
+    figures: dict[str, Any], outcomes: dict[str, Outcome], data: HeldOut, config: SwrStudyConfig
 ) -> list[Section]:
     rows = [
         {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}

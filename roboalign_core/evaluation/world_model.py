@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 from rich.progress import track
 
-from roboalign_core.episodes.cache import FrameCache
-from roboalign_core.episodes.store import EpisodeStore
-from roboalign_core.errors import RoboAlignError, require
+from roboalign_core.errors import require
+from roboalign_core.evaluation.held_out import load_held_out
 from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
@@ -103,32 +102,15 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
 
 def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
     """Roll the model out along every held-out episode from its first frame."""
-    store = EpisodeStore.open(config.data)
-    store.verify()
-    cache = FrameCache.open_or_build(store, size=model.config.image_size)
-    steps = max(config.horizons)
-    chosen = [index for index in range(len(cache)) if cache.lengths[index] > steps]
-    chosen = chosen[: config.episodes] if config.episodes else chosen
-    if len(chosen) < 2:
-        raise RoboAlignError(
-            f"{config.data}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}"
-        )
-    real = np.stack([cache.episode_frames(index)[: steps + 1] for index in chosen])
-    actions = np.stack([cache.episode_actions(index)[:steps] for index in chosen])
-    names = "observation.state"
-    state = (
-        np.stack([cache.episode_extra(names, i)[: steps + 1] for i in chosen])
-        if names in cache.extras
-        else np.zeros((len(chosen), steps + 1, 0), np.float32)
-    )
-    other = _derangement(len(chosen), config.seed)
+    data = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
+    real, actions, count = data.frames, data.actions, len(data.frames)
+    other = _derangement(count, config.seed)
     parts = [
         _imagine_batch(model, real[rows], actions[rows], actions[other[rows]], config)
-        for rows in track(np.array_split(np.arange(len(chosen)), -(-len(chosen) // config.batch)), "imagining")
+        for rows in track(np.array_split(np.arange(count), -(-count // config.batch)), "imagining")
     ]
     imagined, shuffled, idle, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    columns = cache.spec.extras.get(names, ())
-    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, state, tuple(columns))
+    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, data.state, data.columns)
 
 
 @torch.no_grad()

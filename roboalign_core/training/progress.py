@@ -76,19 +76,12 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class FeatureBank:
-    """Frames as the frozen world model sees and imagines them: as :class:`Batch`, for M contexts.
+class FeatureBank(Batch):
+    """Frames as the frozen world model sees and imagines them, for M contexts in place of B samples.
 
     What belongs to imagined frames is (M, distance, …); ``known`` (M, distance) says which of them were recorded.
     """
 
-    first: Tensor
-    source: Tensor
-    expected: Tensor
-    first_state: Tensor
-    source_state: Tensor
-    later_state: Tensor
-    target: Tensor
     known: Tensor
 
     def draw(self, count: int, random: torch.Generator) -> Batch:

@@ -1,0 +1,55 @@
+"""Held-out episodes as the studies read them: frames, actions and states of one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roboalign_core.episodes.cache import FrameCache
+from roboalign_core.episodes.store import EpisodeStore
+from roboalign_core.errors import RoboAlignError
+
+STATE = "observation.state"  # the per-frame extra that holds where things are
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Episodes cut to T + 1 frames.
+
+    Attributes:
+        frames: (E, T + 1, H, W, 3) uint8.
+        actions: (E, T, A) float32.
+        state: (E, T + 1, K) float32; K = 0 where the store records none.
+        columns: names of the K.
+    """
+
+    frames: NDArray[np.uint8]
+    actions: NDArray[np.float32]
+    state: NDArray[np.float32]
+    columns: tuple[str, ...]
+
+
+def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int) -> HeldOut:
+    """The first ``episodes`` (0: all) that are longer than ``steps`` frames, at the frame size (H, W).
+
+    Raises:
+        RoboAlignError: the store is damaged, or fewer than two episodes are long enough.
+    """
+    store = EpisodeStore.open(folder)
+    store.verify()
+    cache = FrameCache.open_or_build(store, size=size)
+    chosen = [index for index in range(len(cache)) if cache.lengths[index] > steps]
+    chosen = chosen[:episodes] if episodes else chosen
+    if len(chosen) < 2:
+        raise RoboAlignError(f"{folder}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}")
+    length = steps + 1
+    none = np.empty((length, 0), np.float32)
+    states = [cache.episode_extra(STATE, i)[:length] if STATE in cache.extras else none for i in chosen]
+    return HeldOut(
+        np.stack([cache.episode_frames(index)[:length] for index in chosen]),
+        np.stack([cache.episode_actions(index)[:steps] for index in chosen]),
+        np.stack(states),
+        tuple(cache.spec.extras.get(STATE, ())),
+    )
