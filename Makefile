@@ -98,9 +98,9 @@ MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.s
 train-tabletop: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
-	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=20
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=100000 loop.minutes=36
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 loop.steps=100000 loop.minutes=7 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=15
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=100000 loop.minutes=38
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 loop.steps=100000 loop.minutes=10 loop.lr=1e-3 loop.warmup=30
 	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/refined/model' loop.steps=2000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=1200
 	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'

@@ -17,11 +17,12 @@ from roboalign_core.precision import native_dtype
 from roboalign_core.tensors import load_into
 from roboalign_core.training.checkpoints import RUN, newest_weights
 from roboalign_core.training.data import StoreSampler, TrainingData
+from roboalign_core.training.tokenizer import own_drawings
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
-from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_pixels
+from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
 
 STATE = "observation.state"  # the per-frame extra that holds where things are
 
@@ -256,7 +257,11 @@ class DynamicsStage:
         size = self.model.image_size
         pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
         later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
-        features, context = self._context(pixels)
+        own = round(self.config.own_share * batch)
+        elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
+        pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
+        values, context = self.tokenizer.encode_context(pixels)
+        features = self.tokenizer.context_features(values, pixels)
         _, codes = self.tokenizer.encode_dynamics(later, features.repeat(length))
         bins = self.binner(clip.actions[rows[:, None], steps]).to(self.device)
         state = self.target.standardised(clip.extra[rows[:, None], steps]).to(self.device)
@@ -271,16 +276,6 @@ class DynamicsStage:
         # A window that is its own context may start anywhere: otherwise no episode's beginning would ever be seen.
         start = torch.where(far, room, torch.randint(0, room + 1, (batch,)))
         return start, torch.where(far, start - torch.randint(1, room + 1, (batch,)), start)
-
-    def _context(self, pixels: Tensor) -> tuple[ContextFeatures, Tensor]:
-        count = int(self.config.own_share * len(pixels))
-        if count:
-            features = self.tokenizer.context_features(self.tokenizer.encode_context(pixels[:count])[0])
-            codes = self.tokenizer.encode_dynamics(pixels[:count], features)[1]
-            own = self.tokenizer.decode_dynamics(codes, features).clamp(0, 1)
-            pixels = torch.cat([own, pixels[count:]])
-        values, codes = self.tokenizer.encode_context(pixels)
-        return self.tokenizer.context_features(values), codes
 
     def state(self) -> dict[str, Any]:
         """Of the samplers."""

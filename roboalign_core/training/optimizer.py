@@ -10,7 +10,7 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adamw", "muon")
 
 _NARROW = 16  # a matrix with a side below this is left to AdamW: nothing is gained by orthogonalising it
-_TALL = 8  # so is one this many times longer than wide: 3×3 kernels between equal widths, large output tables
+_TALL = 10  # so is one this many times longer than wide: large output tables
 
 
 class Optimizer:
@@ -19,7 +19,7 @@ class Optimizer:
     Muon (Jordan et al. 2024, as in ``torch.optim.Muon``) replaces a matrix' update by the nearest orthogonal one, so
     that directions with small gradients are learned, too. Updates are scaled to the size of AdamW's (Liu et al. 2025),
     so one learning rate serves both. Kernels of convolutions count as matrices of (outputs, everything else), and
-    matrices that are far from square stay with AdamW.
+    matrices that are very far from square stay with AdamW.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class TokenizerStageConfig:
         distance: largest distance in frames between context and later frame; 0 is drawn too, because
             Sliding Window Re-encoding makes the current frame its own context.
         same_share: share of the later frames at distance 0.
-        own_share: share of the clips whose context frame is the tokenizer's own reconstruction, as in long rollouts.
+        own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
     """
 
@@ -53,10 +53,9 @@ class TokenizerStage:
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Reconstruction losses of both branches on a fresh batch."""
         context, targets = self._draw()
-        context = self._own(context)
         count = targets.shape[0] // context.shape[0]
         values, context_codes = self.module.encode_context(context)
-        features = self.module.context_features(values)
+        features = self.module.context_features(values, context)
         drawn = self.module.decode_context(features)
         repeated = features.repeat(count)
         later, dynamics_codes = self.module.encode_dynamics(targets, repeated)
@@ -84,18 +83,10 @@ class TokenizerStage:
         steps[torch.rand(steps.shape) < self.config.same_share] = 0
         index = torch.arange(batch)[:, None].expand_as(steps)
         size = self.model.image_size
-        return to_pixels(frames[:, 0], size), to_pixels(frames[index, steps].flatten(0, 1), size)
-
-    @torch.no_grad()
-    def _own(self, context: Tensor) -> Tensor:
-        """Some contexts as the tokenizer itself would draw them."""
-        count = int(self.config.own_share * len(context))
-        if not count:
-            return context
-        features = self.module.context_features(self.module.encode_context(context[:count])[0])
-        values, _ = self.module.encode_dynamics(context[:count], features)
-        own = self.module.decode_latent(self.module.latent(values, features), features)
-        return torch.cat([own.clamp(0, 1), context[count:]])
+        own = round(self.config.own_share * batch)
+        elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
+        context = own_drawings(self.module, to_pixels(frames[:, 0], size), elsewhere)
+        return context, to_pixels(frames[index, steps].flatten(0, 1), size)
 
     def state(self) -> dict[str, Any]:
         """Of the sampler."""
@@ -108,3 +99,22 @@ class TokenizerStage:
     def export(self, folder: Path) -> None:
         """The tokenizer and the world model's configuration."""
         save_tokenizer(folder, self.model, self.module, torch.bfloat16)
+
+
+@torch.no_grad()
+def own_drawings(tokenizer: DualBranchTokenizer, frames: Tensor, elsewhere: Tensor) -> Tensor:
+    """Contexts as long rollouts have them, which encode anew what they drew.
+
+    Args:
+        tokenizer: what draws.
+        frames: (B, 3, H, W), the contexts.
+        elsewhere: (b, 3, H, W), b ≤ B, for the first of them another frame of the same clip.
+
+    Returns:
+        ``frames``, the first b of them as drawn relative to ``elsewhere``.
+    """
+    if not len(elsewhere):
+        return frames
+    features = tokenizer.context_features(tokenizer.encode_context(elsewhere)[0], elsewhere)
+    codes = tokenizer.encode_dynamics(frames[: len(elsewhere)], features)[1]
+    return torch.cat([tokenizer.decode_dynamics(codes, features).clamp(0, 1), frames[len(elsewhere) :]])

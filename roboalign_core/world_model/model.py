@@ -171,7 +171,7 @@ class WorldModel:
         """uint8 frames (B, H, W, 3) as contexts, and each relative to itself as the frame to start from."""
         pixels = to_pixels(frames.to(self.device), self.config.image_size)
         values, codes = self.tokenizer.encode_context(pixels)
-        features = self.tokenizer.context_features(values)
+        features = self.tokenizer.context_features(values, pixels)
         return Context(codes, self.tokenizer.encode_dynamics(pixels, features)[1], features)
 
     @torch.no_grad()

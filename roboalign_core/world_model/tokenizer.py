@@ -15,82 +15,88 @@ from roboalign_core.world_model.layers import Block, ConvBlock
 
 @dataclass(frozen=True, slots=True)
 class ContextFeatures:
-    """What decoding a later frame needs of its context frame.
+    """What coding and decoding a later frame need of its context frame.
 
     Attributes:
-        latent: (B, h·w, C) at the context grid.
-        fine: (B, C_fine, H/patch, W/patch).
+        latent: (B, h·w, C) at the context grid, decoded from the context's codes.
+        fine: (B, C_fine, H/patch, W/patch), decoded from the context's codes.
+        pixels: (B, 3, H, W) float32 in [0, 1], the context frame itself: what does not change is copied from here.
     """
 
     latent: Tensor
     fine: Tensor
+    pixels: Tensor
 
     def repeat(self, times: int) -> ContextFeatures:
         """Each context ``times`` times in a row, as later frames of one clip are laid out."""
         if times == 1:
             return self
-        return ContextFeatures(self.latent.repeat_interleave(times, 0), self.fine.repeat_interleave(times, 0))
+        return ContextFeatures(*(part.repeat_interleave(times, 0) for part in (self.latent, self.fine, self.pixels)))
 
     def __getitem__(self, index: slice | Tensor) -> ContextFeatures:
-        return ContextFeatures(self.latent[index], self.fine[index])
+        return ContextFeatures(self.latent[index], self.fine[index], self.pixels[index])
 
 
 class FrameEncoder(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] → (B, h·w, C) at the context grid.
 
-    With ``cross``, blocks also attend to ``source`` (B, S, C).
+    ``conditioned``, it also sees what changed since the context frame, and its blocks attend to the context's latent.
     """
 
-    def __init__(self, config: TokenizerConfig, cross: bool) -> None:
+    def __init__(self, config: TokenizerConfig, conditioned: bool) -> None:
         super().__init__()
         fine, latent, factor = config.fine_width, config.latent_width, config.context_stride // config.patch
         rows, columns = config.context_grid
-        self.stem = nn.Conv2d(3, fine, config.patch, stride=config.patch)
+        self.stem = nn.Conv2d(6 if conditioned else 3, fine, config.patch, stride=config.patch)
         self.conv = ConvBlock(fine)
         self.down = nn.Conv2d(fine, latent, factor, stride=factor)
         self.mix = ConvBlock(latent)
         self.position = nn.Parameter(torch.randn(1, rows * columns, latent) * 0.1)
-        self.blocks = nn.ModuleList(Block(latent, config.heads, cross) for _ in range(config.encoder_blocks))
+        self.blocks = nn.ModuleList(Block(latent, config.heads, conditioned) for _ in range(config.encoder_blocks))
 
-    def forward(self, pixels: Tensor, source: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W), and (B, S, C) with ``cross``, → (B, h·w, C)."""
-        pixels = pixels.to(self.stem.weight.dtype)
-        x = self.mix(self.down(self.conv(self.stem(pixels * 2 - 1))))
+    def forward(self, pixels: Tensor, context: ContextFeatures | None = None) -> Tensor:
+        """(B, 3, H, W), and the context of each where ``conditioned``, → (B, h·w, C)."""
+        seen = pixels if context is None else torch.cat([pixels, 0.5 + pixels - context.pixels], dim=1)
+        x = self.mix(self.down(self.conv(self.stem((seen * 2 - 1).to(self.stem.weight.dtype)))))
         x = x.flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
-            x = block(x, source)
+            x = block(x, None if context is None else context.latent)
         return x
 
 
 class PixelHead(nn.Module):
-    """(B, h·w, C) at the context grid → fine features (B, C_fine, H/patch, W/patch) → pixels (B, 3, H, W)."""
+    """(B, h·w, C) at the context grid → fine features (B, C_fine, H/patch, W/patch) → ``channels`` per pixel.
 
-    def __init__(self, config: TokenizerConfig, conditioned: bool, convs: int) -> None:
+    ``conditioned``, fine features also see the context frame: its fine features and its pixels.
+    """
+
+    def __init__(self, config: TokenizerConfig, channels: int, convs: int, conditioned: bool) -> None:
         super().__init__()
-        factor = config.context_stride // config.patch
-        self.grid = config.context_grid
+        factor, fine, area = config.context_stride // config.patch, config.fine_width, config.patch**2
+        self.grid, self.patch = config.context_grid, config.patch
         self.mix = ConvBlock(config.latent_width)
-        self.up = nn.Conv2d(config.latent_width, config.fine_width * factor * factor, 1)
+        self.up = nn.Conv2d(config.latent_width, fine * factor * factor, 1)
         self.shuffle = nn.PixelShuffle(factor)
-        self.merge = nn.Conv2d(2 * config.fine_width, config.fine_width, 1) if conditioned else None
-        self.convs = nn.Sequential(*(ConvBlock(config.fine_width) for _ in range(convs)))
+        self.merge = nn.Conv2d(2 * fine + 3 * area, fine, 1) if conditioned else None
+        self.convs = nn.Sequential(*(ConvBlock(fine) for _ in range(convs)))
         self.out = nn.Sequential(
-            nn.GroupNorm(NORM_GROUPS, config.fine_width),
+            nn.GroupNorm(NORM_GROUPS, fine),
             nn.GELU(),
-            nn.Conv2d(config.fine_width, 3 * config.patch**2, 3, padding=1),
+            nn.Conv2d(fine, channels * area, 3, padding=1),
             nn.PixelShuffle(config.patch),
         )
 
-    def features(self, latent: Tensor, fine: Tensor | None = None) -> Tensor:
-        """(B, h·w, C), with ``conditioned`` also the context's fine features → fine features."""
+    def features(self, latent: Tensor, context: ContextFeatures | None = None) -> Tensor:
+        """(B, h·w, C), and the context of each where ``conditioned``, → fine features."""
         x = self.shuffle(self.up(self.mix(latent.transpose(1, 2).unflatten(2, self.grid))))
-        if self.merge is not None and fine is not None:
-            x = self.merge(torch.cat([x, fine], dim=1))
+        if self.merge is not None and context is not None:
+            pixels = F.pixel_unshuffle(context.pixels * 2 - 1, self.patch).to(x.dtype)
+            x = self.merge(torch.cat([x, context.fine, pixels], dim=1))
         return self.convs(x)
 
-    def pixels(self, features: Tensor) -> Tensor:
-        """Fine features → pixels (B, 3, H, W) float32, not clipped."""
-        return self.out(features).float() + 0.5
+    def forward(self, features: Tensor) -> Tensor:
+        """Fine features → (B, channels, H, W) float32."""
+        return self.out(features).float()
 
 
 class Bottleneck(nn.Module):
@@ -116,7 +122,9 @@ class DualBranchTokenizer(nn.Module):
     """Frames ↔ codes (RoboAlign-R1, A4; iVideoGPT's conditional tokenizer with FSQ in both branches).
 
     The context branch codes one frame alone. The dynamics branch codes a later frame in far fewer tokens: encoder and
-    decoder cross-attend to features that are decoded from the context's codes, so that both sides see the same.
+    decoder cross-attend to features that are decoded from the context's codes, so that both sides see the same. The
+    decoder draws what changed and how far it covers the context frame; the rest is the context frame's own pixels (as
+    in Finn et al. 2016), so that what stands still neither blurs nor drifts, also when drawn frames become contexts.
     Pixels are float (B, 3, H, W) in [0, 1]; codes are int64.
     """
 
@@ -129,19 +137,19 @@ class DualBranchTokenizer(nn.Module):
         self.context_fsq = FSQ(config.context_levels)
         self.dynamics_fsq = FSQ(config.dynamics_levels)
 
-        self.context_encoder = FrameEncoder(config, cross=False)
+        self.context_encoder = FrameEncoder(config, conditioned=False)
         self.context_in = Bottleneck(latent, self.context_fsq.dim)
         self.context_out = nn.Linear(self.context_fsq.dim, latent)
         self.context_position = nn.Parameter(torch.randn(1, rows * columns, latent) * 0.1)
         self.context_blocks = nn.ModuleList(Block(latent, heads) for _ in range(config.encoder_blocks))
-        self.context_head = PixelHead(config, conditioned=False, convs=1)
+        self.context_head = PixelHead(config, channels=3, convs=1, conditioned=False)
 
-        self.dynamics_encoder = FrameEncoder(config, cross=True)
+        self.dynamics_encoder = FrameEncoder(config, conditioned=True)
         self.dynamics_in = Bottleneck(latent * self.factor**2, self.dynamics_fsq.dim)
         self.dynamics_out = nn.Linear(self.dynamics_fsq.dim, latent * self.factor**2)
         self.dynamics_position = nn.Parameter(torch.randn(1, rows * columns, latent) * 0.1)
         self.dynamics_blocks = nn.ModuleList(Block(latent, heads, cross=True) for _ in range(config.decoder_blocks))
-        self.dynamics_head = PixelHead(config, conditioned=True, convs=2)
+        self.dynamics_head = PixelHead(config, channels=4, convs=2, conditioned=True)
 
     # -- context branch ---------------------------------------------------------------------------------------------
 
@@ -150,26 +158,26 @@ class DualBranchTokenizer(nn.Module):
         values, codes = self.context_fsq(self.context_in(self.context_encoder(pixels)))
         return values, codes
 
-    def context_features(self, values: Tensor) -> ContextFeatures:
-        """Values (B, n, d) → what the dynamics branch attends to."""
+    def context_features(self, values: Tensor, pixels: Tensor) -> ContextFeatures:
+        """Values (B, n, d) and the frame that they code (B, 3, H, W) → what the dynamics branch sees of it."""
         x = self.context_out(values.to(self.context_position.dtype)) + self.context_position
         for block in self.context_blocks:
             x = block(x)
-        return ContextFeatures(x, self.context_head.features(x))
+        return ContextFeatures(x, self.context_head.features(x), pixels)
 
-    def context_features_of(self, codes: Tensor) -> ContextFeatures:
-        """Codes (B, n) → context features."""
-        return self.context_features(self.context_fsq.values(codes))
+    def context_features_of(self, codes: Tensor, pixels: Tensor) -> ContextFeatures:
+        """Codes (B, n) and the frame that they code (B, 3, H, W) → context features."""
+        return self.context_features(self.context_fsq.values(codes), pixels)
 
     def decode_context(self, features: ContextFeatures) -> Tensor:
         """Context features → pixels (B, 3, H, W), not clipped."""
-        return self.context_head.pixels(features.fine)
+        return self.context_head(features.fine) + 0.5
 
     # -- dynamics branch --------------------------------------------------------------------------------------------
 
     def encode_dynamics(self, pixels: Tensor, context: ContextFeatures) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, H, W) and the context of each → values (B, m, d) with gradient, codes (B, m)."""
-        x = self._gather(self.dynamics_encoder(pixels, context.latent))
+        x = self._gather(self.dynamics_encoder(pixels, context))
         values, codes = self.dynamics_fsq(self.dynamics_in(x))
         return values, codes
 
@@ -182,7 +190,9 @@ class DualBranchTokenizer(nn.Module):
 
     def decode_latent(self, latent: Tensor, context: ContextFeatures) -> Tensor:
         """Latent (B, h·w, C) → pixels (B, 3, H, W), not clipped."""
-        return self.dynamics_head.pixels(self.dynamics_head.features(latent, context.fine))
+        drawn = self.dynamics_head(self.dynamics_head.features(latent, context))
+        colour, cover = drawn[:, :3] + 0.5, drawn[:, 3:].sigmoid()
+        return torch.lerp(context.pixels, colour, cover)
 
     def decode_dynamics(self, codes: Tensor, context: ContextFeatures) -> Tensor:
         """Codes (B, m) → pixels (B, 3, H, W), not clipped."""

@@ -56,11 +56,11 @@ def make_model() -> Callable[[WorldModelConfig], WorldModel]:
             with torch.no_grad():
                 for parameter in dynamics.parameters():
                     if parameter.ndim == 2:
-                        parameter.normal_(std=2 * parameter.shape[1] ** -0.5)
+                        parameter.normal_(std=4 * parameter.shape[1] ** -0.5)
                 tokenizer.train()  # a few batches, so that the statistics before FSQ fit and codes differ
                 for _ in range(30):
                     pixels = torch.rand(4, 3, config.tokenizer.height, config.tokenizer.width)
-                    features = tokenizer.context_features(tokenizer.encode_context(pixels)[0])
+                    features = tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
                     tokenizer.encode_dynamics(pixels.flip(0), features)
         return WorldModel(config, tokenizer, dynamics)
 

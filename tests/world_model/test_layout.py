@@ -97,10 +97,10 @@ def test_tokenizer_geometry_comes_from_the_configuration(
     with torch.no_grad():
         pixels = to_pixels(frames, size)
         values, context = network.encode_context(pixels)
-        features = network.context_features(values)
+        features = network.context_features(values, pixels)
         _, later = network.encode_dynamics(pixels.flip(0), features)
         drawn = network.decode_dynamics(later, features)
-        again = network.context_features_of(context)
+        again = network.context_features_of(context, pixels)
         torch.testing.assert_close(again.latent, features.latent, atol=1e-4, rtol=1e-4)
         assert network.decode_context(features).shape == pixels.shape
     assert context.shape == (2, tokens[0])
