@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from roboalign_core.episodes.boxes import BOXES
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError
@@ -23,12 +24,16 @@ class HeldOut:
         actions: (E, T, A) float32.
         state: (E, T + 1, K) float32; K = 0 where the store records none.
         columns: names of the K.
+        boxes: (E, T + 1, J) float32, see :mod:`roboalign_core.episodes.boxes`; J = 0 where the store records none.
+        box_columns: names of the J.
     """
 
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
     state: NDArray[np.float32]
     columns: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    box_columns: tuple[str, ...]
 
 
 def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int) -> HeldOut:
@@ -45,11 +50,17 @@ def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int)
     if len(chosen) < 2:
         raise RoboAlignError(f"{folder}: expected at least 2 episodes longer than {steps} frames, found {len(chosen)}")
     length = steps + 1
-    none = np.empty((length, 0), np.float32)
-    states = [cache.episode_extra(STATE, i)[:length] if STATE in cache.extras else none for i in chosen]
     return HeldOut(
         np.stack([cache.episode_frames(index)[:length] for index in chosen]),
         np.stack([cache.episode_actions(index)[:steps] for index in chosen]),
-        np.stack(states),
+        _extra(cache, STATE, chosen, length),
         tuple(cache.spec.extras.get(STATE, ())),
+        _extra(cache, BOXES, chosen, length),
+        tuple(cache.spec.extras.get(BOXES, ())),
     )
+
+
+def _extra(cache: FrameCache, name: str, chosen: list[int], length: int) -> NDArray[np.float32]:
+    if name not in cache.extras:
+        return np.empty((len(chosen), length, 0), np.float32)
+    return np.stack([cache.episode_extra(name, index)[:length] for index in chosen])

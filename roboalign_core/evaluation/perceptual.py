@@ -11,13 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roboalign_core.errors import RoboAlignError, require
+from roboalign_core.errors import MissingExtraError, RoboAlignError, require
 from roboalign_core.evaluation.metrics import unit_images
 from roboalign_core.torchvision_ops import declare_missing_ops
 
 _TRUNK_FILE = "alexnet-owt-7be5be79.pth"  # the name under which torch.hub keeps the trunk once downloaded
 _RANDOM_TRUNK_SEED = 0
 _BATCH = 64
+
+
+def load_perceptual() -> tuple[Perceptual | None, str]:
+    """The distance, or None and why it cannot be computed here."""
+    try:
+        return Perceptual(), ""
+    except MissingExtraError as error:
+        return None, str(error)
 
 
 class Perceptual:
@@ -47,15 +55,16 @@ class Perceptual:
         self._network = network.eval().requires_grad_(False).to(self._device)
 
     @torch.no_grad()
-    def __call__(self, prediction: Any, target: Any) -> NDArray[np.float64]:
+    def __call__(self, prediction: Any, target: Any, mask: Any | None = None) -> NDArray[np.float64]:
         """Distance per image.
 
         Args:
             prediction: ``(..., H, W, 3)``, uint8 in 0..255 or floating point in 0..1, at least 32 x 32 pixels.
             target: the same shape.
+            mask: bool ``(..., H, W)``; with it the mean of the distance map over these pixels alone.
 
         Returns:
-            ``(...,)`` float64, 0 for identical images.
+            ``(...,)`` float64, 0 for identical images. NaN where the mask selects no pixel of an image.
 
         Raises:
             RoboAlignError: shapes differ, images are too small, or values are out of range.
@@ -66,9 +75,15 @@ class Perceptual:
                 "perceptual distance: expected two arrays of one shape and at least 32x32 pixels, "
                 f"found {first.shape} and {second.shape}"
             )
+        self._network.spatial = mask is not None
         pairs = zip(self._batches(first), self._batches(second), strict=True)
-        values = [self._network(x, y, normalize=True).flatten().double().cpu() for x, y in pairs]
-        return torch.cat(values).numpy().reshape(first.shape[:-3])
+        values = torch.cat([self._network(x, y, normalize=True).double().cpu() for x, y in pairs]).numpy()
+        if mask is None:
+            return values.reshape(first.shape[:-3])
+        weights = np.broadcast_to(np.asarray(mask, bool), first.shape[:-1])
+        pixels = weights.sum((-2, -1))
+        total = (values.reshape(first.shape[:-1]) * weights).sum((-2, -1))
+        return np.divide(total, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
 
     def _batches(self, images: NDArray[np.float64]) -> list[Tensor]:
         flat = images.reshape(-1, *images.shape[-3:]).astype(np.float32)

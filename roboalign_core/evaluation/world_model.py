@@ -14,16 +14,20 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from roboalign_core.errors import require
-from roboalign_core.evaluation.held_out import load_held_out
+from roboalign_core.evaluation.held_out import HeldOut, load_held_out
 from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
+from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
-from roboalign_core.evaluation.report import Section, Video, figure_png, write_report
+from roboalign_core.evaluation.regions import lost, masks
+from roboalign_core.evaluation.report import write_report
 from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median
 from roboalign_core.evaluation.study import Study
-from roboalign_core.evaluation.video import side_by_side
+from roboalign_core.evaluation.world_model_report import report_sections, summary
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Mode, Order, roll
+
+HEADLINE_HORIZON = 8  # frames ahead at which ``imagined_state_cm`` is taken
 
 
 @dataclass
@@ -39,6 +43,7 @@ class WorldModelStudyConfig:
         mode, order, window: of the rollouts; window 0: the model's own.
         effector: state columns of the end effector in the table plane, metres.
         objects: state columns of each object in the table plane, metres.
+        regions: names of the recorded bounding boxes of each region with figures of its own.
         moved: an object counts as moved beyond so many metres.
         batch: episodes imagined at once.
         videos: strips in the report.
@@ -55,6 +60,7 @@ class WorldModelStudyConfig:
     window: int = 0
     effector: list[str] = field(default_factory=list)
     objects: dict[str, list[str]] = field(default_factory=dict)
+    regions: dict[str, list[str]] = field(default_factory=dict)
     moved: float = 0.02
     batch: int = 32
     videos: int = 8
@@ -63,25 +69,33 @@ class WorldModelStudyConfig:
 
 @dataclass(frozen=True)
 class Imagined:
-    """Held-out episodes beside what the model made of them; T = longest horizon.
+    """Held-out episodes and what the model made of them; T = longest horizon.
 
     Attributes:
-        real: (E, T + 1, H, W, 3) uint8; frame 0 is given.
+        held_out: the episodes; frame 0 is given.
         imagined, shuffled, idle: (E, T, H, W, 3), with the true actions, those of another episode, and none (zeros).
         bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
         tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0.
-        state: (E, T + 1, K) recorded; ``columns`` are the names of the K.
     """
 
-    real: NDArray[np.uint8]
+    held_out: HeldOut
     imagined: NDArray[np.uint8]
     shuffled: NDArray[np.uint8]
     idle: NDArray[np.uint8]
     bound: NDArray[np.uint8]
     tokens: NDArray[np.int64]
     start: NDArray[np.int64]
-    state: NDArray[np.float32]
-    columns: tuple[str, ...]
+
+    @property
+    def later(self) -> NDArray[np.uint8]:
+        """The real frames after the first, (E, T, H, W, 3)."""
+        return self.held_out.frames[:, 1:]
+
+    @property
+    def views(self) -> dict[str, NDArray[np.uint8]]:
+        """What is held against them: the rollout, copies of the first frame, and what the tokenizer can show."""
+        copied = np.broadcast_to(self.held_out.frames[:, :1], self.later.shape)
+        return {"rollout": self.imagined, "copy": copied, "tokenizer": self.bound}
 
 
 def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
@@ -91,26 +105,33 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     probe = (
         StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
     )
+    perceptual, reason = load_perceptual()
     data = imagine(model, config)
-    curves = _curves(data, probe, config)
-    figures = _figures(curves, data, model, config)
-    write_report(
-        Path(out) / "report.html", "World model on held-out episodes", _sections(figures, curves, data, config)
-    )
-    return {**figures, "episodes": len(data.real), "detail": {"per_horizon": _detail(curves, config)}}
+    curves = _curves(data, perceptual, config)
+    if probe is not None:
+        curves |= _position_curves(data, probe, config)
+    figures, missing = _figures(curves, config)
+    if perceptual is None:
+        missing["rollout_perceptual"] = reason
+    if config.regions and not data.held_out.box_columns:
+        missing["regions"] = f"{config.data} records no boxes (collect boxes=true)"
+    figures |= _token_figures(data, model, config)
+    sections = report_sections(figures, curves, data.later, data.imagined, config.videos)
+    write_report(Path(out) / "report.html", "World model on held-out episodes", sections)
+    detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
+    return {**figures, "episodes": len(data.imagined), "missing": missing, "detail": detail}
 
 
 def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
     """Roll the model out along every held-out episode from its first frame."""
-    data = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
-    real, actions, count = data.frames, data.actions, len(data.frames)
+    held_out = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
+    real, actions, count = held_out.frames, held_out.actions, len(held_out.frames)
     other = _derangement(count, config.seed)
     parts = [
         _imagine_batch(model, real[rows], actions[rows], actions[other[rows]], config)
         for rows in track(np.array_split(np.arange(count), -(-count // config.batch)), "imagining")
     ]
-    imagined, shuffled, idle, bound, tokens, start = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Imagined(real, imagined, shuffled, idle, bound, tokens, start, data.state, data.columns)
+    return Imagined(held_out, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
@@ -147,53 +168,57 @@ def _derangement(count: int, seed: int) -> NDArray[np.int64]:
     return result
 
 
-def _curves(data: Imagined, probe: StateProbe | None, config: WorldModelStudyConfig) -> dict[str, Array]:
-    """Each metric as (E, T); NaN where an episode has no value (an object that did not move)."""
-    later = data.real[:, 1:]
-    copied = np.broadcast_to(data.real[:, :1], later.shape)
-    curves = {
-        "rollout_psnr_db": psnr(data.imagined, later),
-        "rollout_ssim": ssim(data.imagined, later),
-        "copy_psnr_db": psnr(copied, later),
-        "tokenizer_psnr_db": psnr(data.bound, later),
-        "shuffled_psnr_db": psnr(data.shuffled, later),
-        "idle_psnr_db": psnr(data.idle, later),
-    }
-    region = moving_region(data.real)[:, 1:]
-    for view, frames in (("rollout", data.imagined), ("copy", copied), ("tokenizer", data.bound)):
-        curves[f"{view}_roi_psnr_db"] = psnr(frames, later, region)
-    if probe is not None:
-        curves |= _position_curves(data, probe, config)
+def _curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
+    """Each image metric as (E, T); NaN where an episode has no value (an object that is not seen)."""
+    later = data.later
+    regions = masks(data.held_out, config.regions)
+    everything = np.logical_or.reduce(list(regions.values())) if regions else None
+    curves = {"shuffled_psnr_db": psnr(data.shuffled, later), "idle_psnr_db": psnr(data.idle, later)}
+    moving = moving_region(data.held_out.frames)[:, 1:]
+    for view, frames in data.views.items():
+        curves[f"{view}_psnr_db"] = psnr(frames, later)
+        curves[f"{view}_ssim"] = ssim(frames, later)
+        curves[f"{view}_moving_psnr_db"] = psnr(frames, later, moving)
+        for name, mask in regions.items():
+            curves[f"{view}_{name}_psnr_db"] = psnr(frames, later, mask)
+            curves[f"{view}_{name}_lost"] = lost(frames, later, mask)
+        if perceptual is not None:
+            curves[f"{view}_{perceptual.name}"] = perceptual(frames, later)
+        if everything is not None:
+            curves[f"{view}_roi_psnr_db"] = psnr(frames, later, everything)
+        if everything is not None and perceptual is not None:
+            curves[f"{view}_roi_{perceptual.name}"] = perceptual(frames, later, everything)
     return curves
 
 
 def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
     """Distances in centimetres in the table plane between where the probe sees things and where they were."""
     names = probe.config.columns
-    check_columns(names, {"effector": config.effector, **config.objects}, data.columns)
-    views = {"rollout": data.imagined, "tokenizer": data.bound, "real": data.real[:, 1:]}
-    truth = data.state.astype(np.float64)
-    states = {view: read_states(probe, frames) for view, frames in views.items()}
+    parts = {**({"effector": config.effector} if config.effector else {}), **config.objects}
+    check_columns(names, parts, data.held_out.columns)
+    truth = data.held_out.state.astype(np.float64)
+    states = {view: read_states(probe, frames) for view, frames in {**data.views, "real": data.later}.items()}
     states["copy"] = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
     curves: dict[str, Array] = {}
     for view, state in states.items():
+        each = {name: distance_cm(state, truth[:, 1:], names, columns) for name, columns in parts.items()}
         if config.effector:
-            curves[f"{view}_effector_error_cm"] = distance_cm(state, truth[:, 1:], names, config.effector)
+            curves[f"{view}_effector_error_cm"] = each["effector"]
         curves[f"{view}_moved_object_error_cm"] = moved_error_cm(state, truth, names, config.objects, config.moved)
+        curves[f"{view}_state_error_cm"] = np.mean(list(each.values()), axis=0)
     return curves
 
 
-def _figures(
-    curves: dict[str, Array], data: Imagined, model: WorldModel, config: WorldModelStudyConfig
-) -> dict[str, Any]:
-    """Headline figures with intervals over episodes; errors in centimetres are medians."""
+def _figures(curves: dict[str, Array], config: WorldModelStudyConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """Headline figures with intervals over episodes, and why some are missing; errors in centimetres are medians."""
     figures: dict[str, Any] = {}
+    missing: dict[str, str] = {}
     for horizon in config.horizons:
         for name, curve in curves.items():
             values = curve[:, horizon - 1]
             values = values[np.isfinite(values)]
             if len(values) < 2:
-                figures.setdefault("missing", {})[_key(name, horizon)] = "fewer than 2 episodes have a value"
+                missing[_key(name, horizon)] = "fewer than 2 episodes have a value"
                 continue
             estimate = bootstrap_median if name.endswith("_cm") else bootstrap_mean
             figures |= estimate(values, seed=config.seed).as_results(_key(name, horizon))
@@ -201,7 +226,11 @@ def _figures(
         for other, name in (("shuffled", "action_gap"), ("idle", "idle_gap"), ("copy", "over_copy")):
             gap = own - curves[f"{other}_psnr_db"][:, horizon - 1]
             figures |= bootstrap_mean(gap, seed=config.seed).as_results(f"{name}_h{horizon}_db")
-    return {**figures, **_token_figures(data, model, config)}
+    headline = f"rollout_h{HEADLINE_HORIZON}_state_error_cm"
+    for suffix in ("", "_ci_low", "_ci_high"):
+        if headline + suffix in figures:
+            figures[f"imagined_state_cm{suffix}"] = figures[headline + suffix]
+    return figures, missing
 
 
 def _key(name: str, horizon: int) -> str:
@@ -222,66 +251,6 @@ def _token_figures(data: Imagined, model: WorldModel, config: WorldModelStudyCon
         "codebook_size": len(counts),
         "codebook_perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
     }
-
-
-def _detail(curves: dict[str, Array], config: WorldModelStudyConfig) -> dict[str, list[float | None]]:
-    summary: dict[str, list[float | None]] = {}
-    for name, curve in curves.items():
-        reduce = np.nanmedian if name.endswith("_cm") else np.nanmean
-        summary[name] = [float(reduce(step)) if np.isfinite(step).any() else None for step in curve.T]
-    return summary
-
-
-def _sections(
-    figures: dict[str, Any], curves: dict[str, Array], data: Imagined, config: WorldModelStudyConfig
-) -> list[Section]:
-    rows = [
-        {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
-        for key, value in figures.items()
-        if f"{key}_ci_low" in figures
-    ]
-    videos = [
-        Video(
-            f"episode {index}: real | imagined",
-            side_by_side([data.real[index, 1:], data.imagined[index]], ["real", "imagined"], 3),
-            5.0,
-        )
-        for index in range(min(config.videos, len(data.real)))
-    ]
-    return [
-        Section("Against horizon", figures=[_plot(curves)]),
-        Section("Real beside imagined", text="Only the first frame and the actions were given.", videos=videos),
-        Section("Figures", text="Means over episodes with bootstrap intervals; centimetres are medians.", table=rows),
-    ]
-
-
-def _plot(curves: dict[str, Array]) -> bytes:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = {
-        "PSNR (dB)": "_psnr_db",
-        "PSNR where something moves (dB)": "_roi_psnr_db",
-        "end effector (cm)": "_effector_error_cm",
-        "moved objects (cm)": "_moved_object_error_cm",
-    }
-    shown = {
-        title: [name for name in curves if name.split("_", 1)[1] == suffix[1:]] for title, suffix in panels.items()
-    }
-    shown = {title: names for title, names in shown.items() if names}
-    figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.6), squeeze=False)
-    for axis, (title, names) in zip(axes[0], shown.items(), strict=True):
-        for name in names:
-            reduce = np.nanmedian if name.endswith("_cm") else np.nanmean
-            axis.plot(range(1, curves[name].shape[1] + 1), reduce(curves[name], axis=0), label=name.split("_")[0])
-        axis.set(title=title, xlabel="horizon (frames)")
-        axis.legend()
-    figure.tight_layout()
-    png = figure_png(figure)
-    plt.close(figure)
-    return png
 
 
 STUDY = Study("world_model", WorldModelStudyConfig, study)

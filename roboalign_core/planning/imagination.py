@@ -92,7 +92,7 @@ class ImaginationServer:
                 f"found {actions.shape}"
             )
         bins = self.world_model.action_bins(actions)
-        imagination = Imagination(self.world_model, self._context, len(bins), self.order)
+        imagination = Imagination(self.world_model, self._context, len(bins), self.order, limit=bins.shape[1])
         codes, expected = [], []
         for step in range(bins.shape[1]):
             codes.append(imagination.step(bins[:, step]))

@@ -68,10 +68,11 @@ class Decoder:
         self._norm = backbone.norm.weight.detach()
         self._rotary = backbone.rotary.to(self._norm.dtype)
 
-    def cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for ``batch`` sequences."""
+    def cache(self, batch: int, tokens: int | None = None) -> KeyValueCache:
+        """An empty cache for ``batch`` sequences of so many ``tokens``, of all that have positions where None."""
         config = self.config
-        shape = (config.layers, batch, config.heads, self.capacity, config.dim // config.heads)
+        tokens = self.capacity if tokens is None else min(tokens, self.capacity)
+        shape = (config.layers, batch, config.heads, tokens, config.dim // config.heads)
         return KeyValueCache(self._norm.new_zeros(shape), self._norm.new_zeros(shape))
 
     @torch.no_grad()
@@ -79,11 +80,11 @@ class Decoder:
         """Ids (B, L) after the tokens in ``cache``, which then holds them, too → hidden states (B, L, dim).
 
         Raises:
-            RoboAlignError: more tokens than the transformer has positions.
+            RoboAlignError: more tokens than the cache holds.
         """
         start, end = cache.length, cache.length + ids.shape[1]
-        if end > self.capacity:
-            raise RoboAlignError(f"dynamics transformer: expected at most {self.capacity} tokens, found {end}")
+        if end > cache.keys.shape[-2]:
+            raise RoboAlignError(f"dynamics transformer: expected at most {cache.keys.shape[-2]} tokens, found {end}")
         x = self._table[ids]
         mask = _causal_mask(start, end, x)
         for index, layer in enumerate(self._layers):

@@ -42,7 +42,7 @@ class Imagination:
 
     The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
     tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache.
-    ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
+    The cache has room for ``limit`` frames (for all that have positions where None). ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
     follows, before any of its tokens is chosen.
     """
 
@@ -54,6 +54,7 @@ class Imagination:
         order: Order,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
+        limit: int | None = None,
     ) -> None:
         if order not in get_args(Order):
             raise RoboAlignError(f"decoding order: expected one of {get_args(Order)}, found {order!r}")
@@ -61,12 +62,12 @@ class Imagination:
         self.context, self.order = context, order
         self.temperature, self.generator = temperature, generator
         self.decoder = world_model.decoder
-        cache = self.decoder.cache(len(context.codes))
+        cache = self.decoder.cache(len(context.codes), None if limit is None else self._room(limit))
         self.decoder.hidden(self.layout.context_ids(context.codes), cache)
         self.cache = cache if len(context.codes) == candidates else cache.expand(candidates)
         self.pending = context.start.expand(candidates, -1)
         self.expected = torch.empty(0)
-        self.frames = 0
+        self.frames, self.limit = 0, limit
 
     def follow(self, actions: Tensor, dynamics: Tensor) -> None:
         """Take known history in, without predicting.
@@ -89,6 +90,11 @@ class Imagination:
         codes = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
         self.frames += 1
         return codes
+
+    def _room(self, frames: int) -> int:
+        """Tokens of the context, of so many steps, and of the frame after the last."""
+        layout = self.layout
+        return layout.context_tokens + frames * layout.frame_tokens + layout.dynamics_tokens
 
     def _whole_frame(self, hidden: Tensor) -> Tensor:
         codes = self._pick(self.dynamics.frame_head(hidden))
@@ -185,7 +191,7 @@ def roll(
     candidates, steps = actions.shape[:2]
     length = limit if mode == "plain" else window
     segments: list[Segment] = []
-    imagination = Imagination(world_model, context, candidates, order, temperature, generator)
+    imagination = Imagination(world_model, context, candidates, order, temperature, generator, length)
     codes: list[Tensor] = []
     for step in range(steps):
         if imagination.frames == length:
@@ -195,7 +201,7 @@ def roll(
                 imagination = _slide(world_model, context, actions[:, :step], history, imagination)
             else:
                 context = _restart(world_model, context, codes[-1], mode)
-                imagination = Imagination(world_model, context, candidates, order, temperature, generator)
+                imagination = Imagination(world_model, context, candidates, order, temperature, generator, length)
             codes = []
         codes.append(imagination.step(actions[:, step]))
         if on_frame:
@@ -216,7 +222,7 @@ def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Te
     """A new imagination that keeps the newer half of the history."""
     keep = old.frames // 2
     start = Context(context.codes.expand(len(codes), -1), codes[:, -keep - 1], context.features)
-    new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator)
+    new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator, old.limit)
     if keep:
         new.follow(actions[:, -keep:], codes[:, -keep:])
     return new

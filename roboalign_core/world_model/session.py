@@ -7,7 +7,7 @@ import torch
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.model import WorldModel, one_frame
-from roboalign_core.world_model.rollout import Imagination, Order
+from roboalign_core.world_model.rollout import Context, Imagination, Order
 
 
 class Session:
@@ -23,9 +23,7 @@ class Session:
 
     def reset(self, frame: np.ndarray) -> None:
         """Start from a real frame (H, W, 3) uint8 of any size."""
-        context = self.world_model.encode(one_frame(frame))
-        with torch.no_grad():
-            self._imagination = Imagination(self.world_model, context, 1, self.order)
+        self._start(self.world_model.encode(one_frame(frame)))
 
     def observe(self, frame: np.ndarray) -> None:
         """Replace what was imagined by what the camera sees; the next step starts there."""
@@ -50,5 +48,10 @@ class Session:
             features = self._imagination.context.features
             frames = self.world_model.decode(codes, features)
             if self._imagination.frames == self.world_model.config.window:
-                self._imagination = Imagination(self.world_model, self.world_model.encode(frames), 1, self.order)
+                self._start(self.world_model.encode(frames))
         return frames[0].cpu().numpy()
+
+    @torch.no_grad()
+    def _start(self, context: Context) -> None:
+        window = self.world_model.config.window
+        self._imagination = Imagination(self.world_model, context, 1, self.order, limit=window)

@@ -48,6 +48,7 @@ class CollectConfig:
         size: height and width of the frames.
         steps: frames per episode.
         stop_on_success: whether an episode ends early when its instruction is fulfilled.
+        boxes: whether to record where in the image everything is seen (``observation.boxes``; halves the speed).
         policies: for each environment how often each of its policies acts; shares are normalised.
     """
 
@@ -59,6 +60,7 @@ class CollectConfig:
     size: int = 64
     steps: int = 30
     stop_on_success: bool = False
+    boxes: bool = False
     policies: dict[str, dict[str, float]] = field(default_factory=default_policies)
 
 
@@ -173,14 +175,14 @@ def _store_spec(config: CollectConfig) -> StoreSpec:
         height=config.size,
         width=config.size,
         action_names=kind.action_names,
-        extras=kind.extras,
+        extras=kind.columns(config.boxes),
         source=config.env,
         camera=kind.camera,
     )
 
 
 def _recorder(config: CollectConfig) -> Recorder:
-    return recorder(config.env)(config.size, config.steps, config.stop_on_success, _shares(config))
+    return recorder(config.env)(config.size, config.steps, config.stop_on_success, _shares(config), config.boxes)
 
 
 _worker_config: CollectConfig

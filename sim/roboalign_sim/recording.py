@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from roboalign_core.episodes import Episode
+from roboalign_core.episodes.boxes import BOXES, box_columns, boxes_of
 from roboalign_core.errors import RoboAlignError
-from roboalign_sim import robosuite, tabletop
+from roboalign_sim import robosuite, scene, tabletop
 from roboalign_sim.policies import POLICIES, Policy, RandomPolicy
 from roboalign_sim.registry import make_env
 from roboalign_sim.tasks import INSTRUCTIONS, progress_all
@@ -26,6 +27,7 @@ class Recorder(ABC):
         steps: frames per episode; one less action is taken.
         stop_on_success: whether an episode ends with the first frame that fulfils the instruction.
         shares: how often each policy acts.
+        boxes: whether each frame's bounding boxes are recorded, too.
     """
 
     env_name: ClassVar[str]
@@ -33,15 +35,24 @@ class Recorder(ABC):
     camera: ClassVar[str]
     action_names: ClassVar[tuple[str, ...]]
     extras: ClassVar[Mapping[str, tuple[str, ...]]]
+    seen: ClassVar[tuple[str, ...]]
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
 
-    def __init__(self, size: int, steps: int, stop_on_success: bool, shares: Mapping[str, float]) -> None:
+    def __init__(
+        self, size: int, steps: int, stop_on_success: bool, shares: Mapping[str, float], boxes: bool = False
+    ) -> None:
         self._names = sorted(shares)
         total = sum(shares.values())
         self._shares = [shares[name] / total for name in self._names]
         self._made = {name: self.policies[name]() for name in self._names}
         self._steps, self._stop = steps, stop_on_success
-        self.env = make_env(self.env_name, size=size, max_steps=steps, terminate_on_success=False)
+        self._boxes = boxes
+        self.env = make_env(self.env_name, size=size, max_steps=steps, terminate_on_success=False, masks=boxes)
+
+    @classmethod
+    def columns(cls, boxes: bool) -> dict[str, tuple[str, ...]]:
+        """Names of the extras' columns."""
+        return {**cls.extras, BOXES: box_columns(cls.seen)} if boxes else dict(cls.extras)
 
     @abstractmethod
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -55,13 +66,13 @@ class Recorder(ABC):
         policy.reset(policy_seed)
         frame, info = self.env.reset(seed=env_seed)
         start, frames, actions = info, [frame], list[npt.NDArray[np.float32]]()
-        rows = [self.extra_rows(start, info)]
+        rows = [self._rows(start, info)]
         while len(frames) < self._steps and not (self._stop and info["success"]):
             action = policy.act(frame, info)
             frame, _, _, _, info = self.env.step(action)
             frames.append(frame)
             actions.append(action)
-            rows.append(self.extra_rows(start, info))
+            rows.append(self._rows(start, info))
         actions.append(np.zeros(len(self.action_names), np.float32))
         return Episode(
             frames=np.stack(frames),
@@ -78,6 +89,10 @@ class Recorder(ABC):
         """Free the environment."""
         self.env.close()
 
+    def _rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
+        rows = self.extra_rows(start, info)
+        return {**rows, BOXES: boxes_of([info["masks"][name] for name in self.seen])} if self._boxes else rows
+
 
 class TabletopRecorder(Recorder):
     """The table-top: extras are the state, and the progress of all instructions since the first frame."""
@@ -90,6 +105,7 @@ class TabletopRecorder(Recorder):
         "observation.state": tabletop.STATE_NAMES,
         "progress": INSTRUCTIONS,
     }
+    seen = scene.MASKED
     policies = POLICIES
 
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -111,6 +127,7 @@ class RobosuiteLiftRecorder(Recorder):
         "observation.state": robosuite.STATE_NAMES,
         "progress": (robosuite.INSTRUCTION,),
     }
+    seen = robosuite.MASKED
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "expert": robosuite.LiftExpert,
         "random": partial(RandomPolicy, len(robosuite.ACTION_NAMES)),

@@ -23,6 +23,7 @@ from roboalign_sim.rendering import Camera, mujoco
 INSTRUCTION = "lift the cube"
 FPS = 5.0  # actions per second
 ACTION_NAMES = ("x", "y", "z", "gripper")
+MASKED = ("finger", "cube")
 STATE_NAMES = ("finger.x", "finger.y", "finger.z", "cube.x", "cube.y", "cube.z", "cube.yaw", "gripper.opening")
 
 _CONTROL_HZ = 20  # robosuite's own rate; an action is held for _CONTROL_HZ / FPS of its steps

@@ -1,0 +1,52 @@
+"""Metrics on what matters: the pixels of the robot and of the objects, and whether the robot is drawn at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roboalign_core.episodes.boxes import region
+from roboalign_core.evaluation.held_out import HeldOut
+from roboalign_core.evaluation.metrics import unit_images
+
+Array = NDArray[np.float64]
+LOST = 0.5  # of the error that leaving it out would make
+
+
+def masks(data: HeldOut, regions: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.bool_]]:
+    """Boolean (E, T, H, W) by region, for the frames after the first; empty where the store records no boxes.
+
+    Raises:
+        RoboAlignError: a region names something that has no box.
+    """
+    if not data.box_columns:
+        return {}
+    size = (data.frames.shape[2], data.frames.shape[3])
+    return {name: region(data.boxes[:, 1:], data.box_columns, parts, size) for name, parts in regions.items()}
+
+
+def lost(drawn: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Array:
+    """Whether what moves in a region is missing from drawn frames: 1 or 0.
+
+    It counts as lost where the squared error in the region is more than half of that of the background, the median of
+    the real frames over time.
+
+    Args:
+        drawn: (E, T, H, W, 3).
+        real: the same shape.
+        mask: (E, T, H, W).
+
+    Returns:
+        (E, T) float64; NaN where the region is empty or nothing stands out from the background in it.
+    """
+    truth = unit_images(real)
+    background = np.median(truth, axis=1, keepdims=True)
+    error = _sum_in(np.square(unit_images(drawn) - truth), mask)
+    without = _sum_in(np.square(background - truth), mask)
+    return np.where(without > 0, (error > LOST * without).astype(np.float64), np.nan)
+
+
+def _sum_in(values: Array, mask: NDArray[np.bool_]) -> Array:
+    return np.asarray((values.sum(-1) * mask).sum((-2, -1)), np.float64)
