@@ -24,6 +24,8 @@ class TokenizerConfig:
         fine_width, latent_width: channels at the patch grid and at the context grid.
         encoder_blocks, decoder_blocks: transformer blocks at the context grid, for each branch.
         heads: attention heads.
+        still_threshold: a dynamics token whose pixels all differ less from the context frame, in [0, 1], says nothing:
+            above the noise of camera and video codec, below what any motion changes.
     """
 
     height: int = 64
@@ -38,6 +40,7 @@ class TokenizerConfig:
     encoder_blocks: int = 1
     decoder_blocks: int = 2
     heads: int = 6
+    still_threshold: float = 0.05
 
     def __post_init__(self) -> None:
         for name, outer, inner in (
@@ -48,6 +51,10 @@ class TokenizerConfig:
         ):
             if outer < inner or outer % inner:
                 raise RoboAlignError(f"tokenizer {name}: expected a multiple of {inner}, found {outer}")
+        if not 0 <= self.still_threshold < 1:
+            raise RoboAlignError(
+                f"tokenizer still_threshold: expected a number in [0, 1), found {self.still_threshold}"
+            )
         if self.latent_width % self.heads:
             raise RoboAlignError(
                 f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}"

@@ -30,6 +30,7 @@ class FSQ(nn.Module):
         self.register_buffer("basis", torch.tensor(basis, dtype=torch.int64), persistent=False)
         self.codes = math.prod(levels)
         self.dim = len(levels)
+        self.centre = sum(level // 2 * step for level, step in zip(levels, basis, strict=True))  # its values are zeros
 
     def bound(self, z: Tensor) -> Tensor:
         """(…, d) real → (…, d) within the range that rounds to ``levels`` integers."""

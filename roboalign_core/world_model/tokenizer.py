@@ -125,6 +125,8 @@ class DualBranchTokenizer(nn.Module):
     decoder cross-attend to features that are decoded from the context's codes, so that both sides see the same. The
     decoder draws what changed and how far it covers the context frame; the rest is the context frame's own pixels (as
     in Finn et al. 2016), so that what stands still neither blurs nor drifts, also when drawn frames become contexts.
+    A dynamics token whose pixels have not changed since the context frame always is ``still_code``: a code that is free
+    to vary would vary, and the transformer would have to predict what means nothing.
     Pixels are float (B, 3, H, W) in [0, 1]; codes are int64.
     """
 
@@ -179,7 +181,13 @@ class DualBranchTokenizer(nn.Module):
         """Pixels (B, 3, H, W) and the context of each → values (B, m, d) with gradient, codes (B, m)."""
         x = self._gather(self.dynamics_encoder(pixels, context))
         values, codes = self.dynamics_fsq(self.dynamics_in(x))
-        return values, codes
+        changed = self._changed(pixels, context.pixels)
+        return values * changed.unsqueeze(-1), torch.where(changed, codes, self.still_code)
+
+    @property
+    def still_code(self) -> int:
+        """The dynamics code that says: as in the context frame. Its values are zeros."""
+        return self.dynamics_fsq.centre
 
     def latent(self, values: Tensor, context: ContextFeatures) -> Tensor:
         """Values (B, m, d) → (B, h·w, C): the later frame at the context grid, before any pixel is drawn."""
@@ -197,6 +205,11 @@ class DualBranchTokenizer(nn.Module):
     def decode_dynamics(self, codes: Tensor, context: ContextFeatures) -> Tensor:
         """Codes (B, m) → pixels (B, 3, H, W), not clipped."""
         return self.decode_latent(self.latent(self.dynamics_fsq.values(codes), context), context)
+
+    def _changed(self, pixels: Tensor, context: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W), twice → (B, m): whether anything differs visibly where a dynamics token lies."""
+        difference = (pixels - context).abs().amax(1, keepdim=True)
+        return F.max_pool2d(difference, self.config.dynamics_stride).flatten(1) > self.config.still_threshold
 
     # -- grids ------------------------------------------------------------------------------------------------------
 
