@@ -41,9 +41,9 @@ class Imagination:
     """Candidates that imagine on from one context, a frame a step.
 
     The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
-    tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache.
-    The cache has room for ``limit`` frames (for all that have positions where None). ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
-    follows, before any of its tokens is chosen.
+    tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache, which has
+    room for ``limit`` frames (for all that have positions where None). ``expected`` (N, dim) is the hidden state after
+    the last action: all that the transformer holds of the frame that follows, before any of its tokens is chosen.
     """
 
     def __init__(

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from roboalign_core.episodes import EpisodeStore
+from roboalign_core.episodes.boxes import BOXES, region
 from roboalign_core.errors import RoboAlignError
 from roboalign_sim.collect import VERB, CollectConfig, collect_episodes, run
+from roboalign_sim.recording import recorder
 from roboalign_sim.scene import FINGER_XY_LIMIT
 from roboalign_sim.tabletop import STATE_NAMES, STEP_METRES, state_from_vector
 from roboalign_sim.tasks import INSTRUCTIONS, is_success, progress_all
@@ -60,6 +62,17 @@ def test_extras_are_the_state_and_the_progress_of_all_instructions(episodes):
         np.testing.assert_allclose(episode.extras["progress"], expected, atol=1e-4)
         assert episode.success == is_success(episode.instruction, states[0], states[-1])
         assert not episode.actions[-1].any()
+
+
+def test_boxes_are_where_things_are_seen():
+    (episode,) = collect_episodes(_config(episodes=1, boxes=True, size=64, policies={"tabletop": {"random": 1.0}}))
+    columns = recorder("tabletop").columns(boxes=True)[BOXES]
+    assert episode.extras[BOXES].shape == (12, len(columns))
+    red = region(episode.extras[BOXES], columns, ["red_cube"], (64, 64))
+    looks_red = (episode.frames[..., 0] > 150) & (episode.frames[..., 1] < 60) & (episode.frames[..., 2] < 60)
+    assert looks_red.any((1, 2)).all()
+    assert not (looks_red & ~red).any()
+    assert (looks_red.sum((1, 2)) > 0.4 * red.sum((1, 2))).all()
 
 
 def test_actions_lead_from_a_frame_to_the_next(episodes):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from roboalign_core.episodes import AugmentationConfig, Episode, EpisodeStore, StoreSpec
+from roboalign_core.episodes.boxes import BOXES, box_columns
 from roboalign_core.training.loop import LoopConfig
 from roboalign_core.training.verb import ModelConfig, TrainConfig
 from roboalign_core.world_model import DynamicsConfig, TokenizerConfig
@@ -42,7 +43,12 @@ def toy_episode(seed: int, length: int = 12) -> Episode:
         frame[y - 4 : y + 4, x - 4 : x + 4] = (230, 120, 60)
     left = np.clip((places[:1, :1] - places[:, :1]) / 8, 0, 1)
     right = np.clip((places[:, :1] - places[:1, :1]) / 8, 0, 1)
-    extras = {"observation.state": places / 32, "progress": np.concatenate([left, right], axis=1)}
+    corners = places.round() / 32
+    extras = {
+        "observation.state": places / 32,
+        BOXES: np.concatenate([corners - 4 / 32, corners + 4 / 32], axis=1),
+        "progress": np.concatenate([left, right], axis=1),
+    }
     return Episode(
         frames=frames,
         actions=actions,
@@ -63,7 +69,7 @@ def make_store(folder: Path, episodes: int = 16, first: int = 0) -> Path:
         action_names=("x", "y"),
         source="toy",
         camera="top",
-        extras={"observation.state": ("x", "y"), "progress": INSTRUCTIONS},
+        extras={"observation.state": ("x", "y"), BOXES: box_columns(["square"]), "progress": INSTRUCTIONS},
     )
     EpisodeStore.create(folder, spec).append([toy_episode(first + index) for index in range(episodes)])
     return folder

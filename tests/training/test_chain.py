@@ -63,6 +63,7 @@ def study_config(model: Path, store: Path) -> WorldModelStudyConfig:
         order="frame",
         effector=["x", "y"],
         objects={"square": ["x", "y"]},
+        regions={"object": ["square"]},
         videos=1,
     )
 
@@ -92,7 +93,11 @@ def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_p
         "tokenizer_d8_psnr_db",
         "action_gap_h8_db",
         "idle_gap_h8_db",
+        "tokenizer_d8_object_psnr_db",
+        "tokenizer_d8_object_lost",
+        "rollout_h8_roi_psnr_db",
         "repetition_rate",
+        "imagined_state_cm",
     ):
         assert figures[f"{key}_ci_low"] <= figures[key] <= figures[f"{key}_ci_high"]
     assert figures["over_copy_h8_db"] == pytest.approx(
@@ -101,6 +106,9 @@ def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_p
     assert 0 < figures["codebook_used"] <= figures["codebook_size"] == 24
     assert figures["rollout_h8_moved_object_error_cm"] > 0
     assert figures["copy_h8_effector_error_cm"] > figures["copy_h1_effector_error_cm"], "the square wanders off"
+    assert figures["copy_h8_object_lost"] > 0.5
+    assert figures["copy_h8_object_psnr_db"] < figures["copy_h8_psnr_db"]
+    assert figures["imagined_state_cm"] == figures["rollout_h8_state_error_cm"]
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
@@ -110,6 +118,8 @@ def test_world_model_study_refuses_what_it_cannot_measure(model: Path, store: Pa
         study(dataclasses.replace(config, horizons=[50]), str(tmp_path / "out"))
     with pytest.raises(RoboAlignError, match="columns among x, y, found 'z'"):
         study(dataclasses.replace(config, effector=["z"]), str(tmp_path / "out"))
+    with pytest.raises(RoboAlignError, match="expected one of square, found 'hand'"):
+        study(dataclasses.replace(config, regions={"robot": ["hand"]}), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -139,6 +149,13 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
     assert figures["swr_w4_peak_tokens"] == 16 + 4 * 6
     assert figures["plain_peak_tokens"] == 16 + 5 * 6
     assert all(figures[f"{name}_frame_ms"] > 0 for name in ("plain", "frozen", "swr_w2", "swr_w4"))
+    window = int(figures["window"])
+    assert figures["peak_memory_ratio"] == figures[f"swr_w{window}_peak_cache_mb"] / figures["plain_peak_cache_mb"]
+    assert figures["swr_w2_peak_cache_mb"] < figures["swr_w4_peak_cache_mb"] < figures["plain_peak_cache_mb"]
+    for baseline in ("plain", "frozen"):
+        gain = figures[f"swr_vs_{baseline}_h11_ssim_gain_pct"]
+        ours, theirs = figures[f"swr_w{window}_h11_ssim"], figures[f"{baseline}_h11_ssim"]
+        assert gain == pytest.approx(100 * (ours - theirs) / theirs, abs=1e-6)
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
