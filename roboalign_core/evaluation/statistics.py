@@ -88,11 +88,11 @@ def paired_gain_pct(
     ``100 (mean(ours) - mean(theirs)) / mean(theirs)``, with the sign turned for errors and distances.
 
     Raises:
-        RoboAlignError: as :func:`paired_difference`, or values of ``theirs`` that are not all positive.
+        RoboAlignError: as :func:`paired_difference`, or a mean of ``theirs`` that is not positive.
     """
     first, second = _pairs("paired_gain_pct", ours, theirs)
-    if second.min() <= 0:
-        raise RoboAlignError(f"paired_gain_pct: expected positive baseline values, found {second.min():g}")
+    if second.mean() <= 0:
+        raise RoboAlignError(f"paired_gain_pct: expected a baseline of positive mean, found {second.mean():g}")
     sign = -100.0 if lower_is_better else 100.0
 
     def gain(rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ def test_bad_values_are_refused() -> None:
         bootstrap_mean([])
     with pytest.raises(RoboAlignError, match="found 2 and 1"):
         paired_difference([1.0, 2.0], [1.0])
-    with pytest.raises(RoboAlignError, match="positive baseline"):
+    with pytest.raises(RoboAlignError, match="positive mean"):
         paired_gain_pct([1.0], [0.0])
     with pytest.raises(RoboAlignError, match="3 of 2"):
         wilson(3, 2)
