@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from roboalign_core.evaluation.positions import Array, check_columns, distance_c
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.evaluation.regions import lost, masks
 from roboalign_core.evaluation.report import write_report
-from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median
+from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median, paired_difference
 from roboalign_core.evaluation.study import Study
 from roboalign_core.evaluation.world_model_report import report_sections, summary
 from roboalign_core.world_model.model import WorldModel
@@ -36,6 +36,8 @@ class WorldModelStudyConfig:
 
     Attributes:
         world_model: bundled name or folder.
+        baseline: another model, bundled name or folder, for paired differences on the same episodes; none where empty.
+        baseline_order: its decoding order.
         data: store of held-out episodes, never trained on.
         probe: folder of the state probe; the model's own where empty.
         episodes: how many, from the store's start; 0: all.
@@ -51,6 +53,8 @@ class WorldModelStudyConfig:
     """
 
     world_model: str = MISSING
+    baseline: str = ""
+    baseline_order: str = "token"
     data: str = MISSING
     probe: str = ""
     episodes: int = 0
@@ -107,18 +111,21 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     )
     perceptual, reason = load_perceptual()
     data = imagine(model, config)
-    curves = _curves(data, perceptual, config)
-    if probe is not None:
-        curves |= _position_curves(data, probe, config)
+    curves = _curves(data, probe, perceptual, config)
     figures, missing = _figures(curves, config)
     if perceptual is None:
         missing["rollout_perceptual"] = reason
     if config.regions and not data.held_out.box_columns:
         missing["regions"] = f"{config.data} records no boxes (collect boxes=true)"
     figures |= _token_figures(data, model, config)
+    detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
+    if config.baseline:
+        other = imagine(WorldModel.from_pretrained(config.baseline), replace(config, order=config.baseline_order))
+        theirs = _curves(other, probe, perceptual, config)
+        figures |= _differences(curves, theirs, config)
+        detail["baseline_per_horizon"] = {name: summary(name, curve) for name, curve in theirs.items()}
     sections = report_sections(figures, curves, data.later, data.imagined, config.videos)
     write_report(Path(out) / "report.html", "World model on held-out episodes", sections)
-    detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
     return {**figures, "episodes": len(data.imagined), "missing": missing, "detail": detail}
 
 
@@ -168,8 +175,15 @@ def _derangement(count: int, seed: int) -> NDArray[np.int64]:
     return result
 
 
-def _curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
-    """Each image metric as (E, T); NaN where an episode has no value (an object that is not seen)."""
+def _curves(
+    data: Imagined, probe: StateProbe | None, perceptual: Perceptual | None, config: WorldModelStudyConfig
+) -> dict[str, Array]:
+    """Each metric as (E, T); NaN where an episode has no value (an object that did not move, or is not seen)."""
+    curves = _image_curves(data, perceptual, config)
+    return curves if probe is None else curves | _position_curves(data, probe, config)
+
+
+def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
     later = data.later
     regions = masks(data.held_out, config.regions)
     everything = np.logical_or.reduce(list(regions.values())) if regions else None
@@ -231,6 +245,23 @@ def _figures(curves: dict[str, Array], config: WorldModelStudyConfig) -> tuple[d
         if headline + suffix in figures:
             figures[f"imagined_state_cm{suffix}"] = figures[headline + suffix]
     return figures, missing
+
+
+def _differences(
+    ours: Mapping[str, Array], theirs: Mapping[str, Array], config: WorldModelStudyConfig
+) -> dict[str, float]:
+    """Ours minus the baseline's, of the rollouts on the same episodes: means of paired differences."""
+    figures: dict[str, float] = {}
+    for horizon in config.horizons:
+        for name in ours:
+            if not name.startswith("rollout_"):
+                continue
+            pairs = np.stack([ours[name][:, horizon - 1], theirs[name][:, horizon - 1]])
+            first, second = pairs[:, np.isfinite(pairs).all(0)]
+            if len(first) > 1:
+                difference = paired_difference(first, second, seed=config.seed)
+                figures |= difference.as_results(f"minus_baseline_{_key(name, horizon)}")
+    return figures
 
 
 def _key(name: str, horizon: int) -> str:

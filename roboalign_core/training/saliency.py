@@ -26,16 +26,20 @@ def _widen(mask: Tensor) -> Tensor:
     return F.max_pool2d((mask * 4).clamp(max=1), 5, stride=1, padding=2)
 
 
-def reconstruction_loss(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def reconstruction_loss(
+    predicted: Tensor, target: Tensor, weight: Tensor, squared: float = 4.0, edges: float = 0.5
+) -> Tensor:
     """Weighted L1 and squared error on pixels, and L1 on differences of neighbouring pixels (edges), for (B, 3, H, W).
 
     The squared part pulls hard on what is missing altogether, the L1 parts keep edges sharp.
     """
     error = predicted - target
-    pixels = ((error.abs() + 4 * error.square()) * weight).mean()
-    horizontal = (predicted.diff(dim=3) - target.diff(dim=3)).abs() * weight[..., 1:]
-    vertical = (predicted.diff(dim=2) - target.diff(dim=2)).abs() * weight[..., 1:, :]
-    return pixels + 0.5 * (horizontal.mean() + vertical.mean())
+    loss = ((error.abs() + squared * error.square()) * weight).mean()
+    if edges:
+        horizontal = (predicted.diff(dim=3) - target.diff(dim=3)).abs() * weight[..., 1:]
+        vertical = (predicted.diff(dim=2) - target.diff(dim=2)).abs() * weight[..., 1:, :]
+        loss = loss + edges * (horizontal.mean() + vertical.mean())
+    return loss
 
 
 def psnr(predicted: Tensor, target: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
 from roboalign_core.world_model.config import WorldModelConfig
@@ -24,20 +25,28 @@ class TokenizerStageConfig:
     Attributes:
         clips: clips a step.
         targets: later frames that are drawn of each clip.
-        distance: largest distance in frames between context and later frame; 0 is drawn too, because
-            Sliding Window Re-encoding makes the current frame its own context.
+        distance: largest distance in frames between context and later frame.
+        nearest: the smallest; by default 0, because Sliding Window Re-encoding makes the current frame its own context.
         same_share: share of the later frames at distance 0.
         own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
+        squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
     """
 
     clips: int = 16
     targets: int = 2
     distance: int = 16
+    nearest: int = 0
     same_share: float = 0.1
     own_share: float = 0.25
     foreground: float = 4.0
     motion: float = 4.0
+    squared: float = 4.0
+    edges: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.nearest <= self.distance:
+            raise RoboAlignError(f"stage.nearest: expected 0 to distance ({self.distance}), found {self.nearest}")
 
 
 class TokenizerStage:
@@ -64,8 +73,9 @@ class TokenizerStage:
         sources = context.repeat_interleave(count, 0)
         weight = saliency(targets, sources, self.config.foreground, self.config.motion)
         flat = saliency(context, context, self.config.foreground, 0.0)
-        context_loss = reconstruction_loss(drawn, context, flat)
-        dynamics_loss = reconstruction_loss(predicted, targets, weight)
+        weights = self.config.squared, self.config.edges
+        context_loss = reconstruction_loss(drawn, context, flat, *weights)
+        dynamics_loss = reconstruction_loss(predicted, targets, weight, *weights)
         figures = {
             "context_psnr": psnr(drawn.detach(), context).item(),
             "dynamics_psnr": psnr(predicted.detach(), targets).item(),
@@ -79,7 +89,7 @@ class TokenizerStage:
         clip = self.sampler.sample(self.config.clips)
         frames = clip.frames.to(self.device)
         batch, length = frames.shape[:2]
-        steps = torch.randint(0, length, (batch, self.config.targets))
+        steps = torch.randint(self.config.nearest, length, (batch, self.config.targets))
         steps[torch.rand(steps.shape) < self.config.same_share] = 0
         index = torch.arange(batch)[:, None].expand_as(steps)
         size = self.model.image_size

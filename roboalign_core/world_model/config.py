@@ -24,8 +24,10 @@ class TokenizerConfig:
         fine_width, latent_width: channels at the patch grid and at the context grid.
         encoder_blocks, decoder_blocks: transformer blocks at the context grid, for each branch.
         heads: attention heads.
-        still_threshold: a dynamics token whose pixels all differ less from the context frame, in [0, 1], says nothing:
-            above the noise of camera and video codec, below what any motion changes.
+        composite: whether the dynamics branch sees the context frame's pixels and copies what stands still from them;
+            otherwise it knows the context's codes alone, as iVideoGPT's tokenizer.
+        still_threshold: with ``composite``, a dynamics token says nothing where no pixel differs by more than this from
+            the context frame, in [0, 1]: above the noise of camera and codec, below what any motion changes.
     """
 
     height: int = 64
@@ -40,6 +42,7 @@ class TokenizerConfig:
     encoder_blocks: int = 1
     decoder_blocks: int = 2
     heads: int = 6
+    composite: bool = True
     still_threshold: float = 0.05
 
     def __post_init__(self) -> None:

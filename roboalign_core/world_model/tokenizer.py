@@ -40,14 +40,16 @@ class ContextFeatures:
 class FrameEncoder(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] → (B, h·w, C) at the context grid.
 
-    ``conditioned``, it also sees what changed since the context frame, and its blocks attend to the context's latent.
+    ``conditioned``, its blocks attend to the context's latent, and with ``composite`` it also sees what changed since
+    the context frame.
     """
 
     def __init__(self, config: TokenizerConfig, conditioned: bool) -> None:
         super().__init__()
         fine, latent, factor = config.fine_width, config.latent_width, config.context_stride // config.patch
         rows, columns = config.context_grid
-        self.stem = nn.Conv2d(6 if conditioned else 3, fine, config.patch, stride=config.patch)
+        self.compares = conditioned and config.composite
+        self.stem = nn.Conv2d(6 if self.compares else 3, fine, config.patch, stride=config.patch)
         self.conv = ConvBlock(fine)
         self.down = nn.Conv2d(fine, latent, factor, stride=factor)
         self.mix = ConvBlock(latent)
@@ -56,7 +58,9 @@ class FrameEncoder(nn.Module):
 
     def forward(self, pixels: Tensor, context: ContextFeatures | None = None) -> Tensor:
         """(B, 3, H, W), and the context of each where ``conditioned``, → (B, h·w, C)."""
-        seen = pixels if context is None else torch.cat([pixels, 0.5 + pixels - context.pixels], dim=1)
+        seen = pixels
+        if self.compares and context is not None:
+            seen = torch.cat([pixels, 0.5 + pixels - context.pixels], dim=1)
         x = self.mix(self.down(self.conv(self.stem((seen * 2 - 1).to(self.stem.weight.dtype)))))
         x = x.flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
@@ -67,17 +71,18 @@ class FrameEncoder(nn.Module):
 class PixelHead(nn.Module):
     """(B, h·w, C) at the context grid → fine features (B, C_fine, H/patch, W/patch) → ``channels`` per pixel.
 
-    ``conditioned``, fine features also see the context frame: its fine features and its pixels.
+    ``conditioned``, fine features also see those of the context, and with ``composite`` its pixels, too.
     """
 
     def __init__(self, config: TokenizerConfig, channels: int, convs: int, conditioned: bool) -> None:
         super().__init__()
         factor, fine, area = config.context_stride // config.patch, config.fine_width, config.patch**2
+        self.composite = config.composite
         self.grid, self.patch = config.context_grid, config.patch
         self.mix = ConvBlock(config.latent_width)
         self.up = nn.Conv2d(config.latent_width, fine * factor * factor, 1)
         self.shuffle = nn.PixelShuffle(factor)
-        self.merge = nn.Conv2d(2 * fine + 3 * area, fine, 1) if conditioned else None
+        self.merge = nn.Conv2d(2 * fine + 3 * area * self.composite, fine, 1) if conditioned else None
         self.convs = nn.Sequential(*(ConvBlock(fine) for _ in range(convs)))
         self.out = nn.Sequential(
             nn.GroupNorm(NORM_GROUPS, fine),
@@ -90,8 +95,10 @@ class PixelHead(nn.Module):
         """(B, h·w, C), and the context of each where ``conditioned``, → fine features."""
         x = self.shuffle(self.up(self.mix(latent.transpose(1, 2).unflatten(2, self.grid))))
         if self.merge is not None and context is not None:
-            pixels = F.pixel_unshuffle(context.pixels * 2 - 1, self.patch).to(x.dtype)
-            x = self.merge(torch.cat([x, context.fine, pixels], dim=1))
+            known = [x, context.fine]
+            if self.composite:
+                known.append(F.pixel_unshuffle(context.pixels * 2 - 1, self.patch).to(x.dtype))
+            x = self.merge(torch.cat(known, dim=1))
         return self.convs(x)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -126,7 +133,8 @@ class DualBranchTokenizer(nn.Module):
     decoder draws what changed and how far it covers the context frame; the rest is the context frame's own pixels (as
     in Finn et al. 2016), so that what stands still neither blurs nor drifts, also when drawn frames become contexts.
     A dynamics token whose pixels have not changed since the context frame always is ``still_code``: a code that is free
-    to vary would vary, and the transformer would have to predict what means nothing.
+    to vary would vary, and the transformer would have to predict what means nothing. Without ``composite`` there is
+    none of this, and later frames are drawn from codes alone.
     Pixels are float (B, 3, H, W) in [0, 1]; codes are int64.
     """
 
@@ -151,7 +159,7 @@ class DualBranchTokenizer(nn.Module):
         self.dynamics_out = nn.Linear(self.dynamics_fsq.dim, latent * self.factor**2)
         self.dynamics_position = nn.Parameter(torch.randn(1, rows * columns, latent) * 0.1)
         self.dynamics_blocks = nn.ModuleList(Block(latent, heads, cross=True) for _ in range(config.decoder_blocks))
-        self.dynamics_head = PixelHead(config, channels=4, convs=2, conditioned=True)
+        self.dynamics_head = PixelHead(config, channels=3 + config.composite, convs=2, conditioned=True)
 
     # -- context branch ---------------------------------------------------------------------------------------------
 
@@ -181,6 +189,8 @@ class DualBranchTokenizer(nn.Module):
         """Pixels (B, 3, H, W) and the context of each → values (B, m, d) with gradient, codes (B, m)."""
         x = self._gather(self.dynamics_encoder(pixels, context))
         values, codes = self.dynamics_fsq(self.dynamics_in(x))
+        if not self.config.composite:
+            return values, codes
         changed = self._changed(pixels, context.pixels)
         return values * changed.unsqueeze(-1), torch.where(changed, codes, self.still_code)
 
@@ -199,8 +209,8 @@ class DualBranchTokenizer(nn.Module):
     def decode_latent(self, latent: Tensor, context: ContextFeatures) -> Tensor:
         """Latent (B, h·w, C) → pixels (B, 3, H, W), not clipped."""
         drawn = self.dynamics_head(self.dynamics_head.features(latent, context))
-        colour, cover = drawn[:, :3] + 0.5, drawn[:, 3:].sigmoid()
-        return torch.lerp(context.pixels, colour, cover)
+        colour = drawn[:, :3] + 0.5
+        return torch.lerp(context.pixels, colour, drawn[:, 3:].sigmoid()) if self.config.composite else colour
 
     def decode_dynamics(self, codes: Tensor, context: ContextFeatures) -> Tensor:
         """Codes (B, m) → pixels (B, 3, H, W), not clipped."""

@@ -112,6 +112,16 @@ def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_p
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_world_model_study_compares_with_a_baseline(model: Path, store: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(study_config(model, store), baseline=str(model), baseline_order="frame")
+    same = study(config, str(tmp_path))
+    differences = {key: value for key, value in same.items() if key.startswith("minus_baseline_")}
+    assert "minus_baseline_rollout_h8_roi_psnr_db" in differences
+    assert set(differences.values()) == {0.0}
+    other = study(dataclasses.replace(config, baseline_order="token"), str(tmp_path))
+    assert other["minus_baseline_rollout_h8_psnr_db"] != 0
+
+
 def test_world_model_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_path: Path) -> None:
     config = study_config(model, store)
     with pytest.raises(RoboAlignError, match="longer than 50 frames, found 0"):
