@@ -28,6 +28,19 @@ def load_perceptual() -> tuple[Perceptual | None, str]:
         return None, str(error)
 
 
+def trained_perceptual(device: torch.device) -> Perceptual:
+    """The distance as a training loss.
+
+    Raises:
+        RoboAlignError: its trained trunk is not on this machine; over a random one it would teach nothing.
+    """
+    perceptual = Perceptual(device)
+    if perceptual.name != "lpips":
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise RoboAlignError(f"perceptual loss: expected LPIPS' trained trunk {_TRUNK_FILE} in {folder}, found none")
+    return perceptual
+
+
 class Perceptual:
     """Learned perceptual image patch similarity (Zhang et al. 2018), AlexNet; lower is more alike.
 
@@ -84,6 +97,11 @@ class Perceptual:
         pixels = weights.sum((-2, -1))
         total = (values.reshape(first.shape[:-1]) * weights).sum((-2, -1))
         return np.divide(total, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
+
+    def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Mean distance of pixels (B, 3, H, W) in [0, 1], with gradient."""
+        self._network.spatial = False
+        return self._network(predicted.float(), target.float(), normalize=True).mean()
 
     def _batches(self, images: NDArray[np.float64]) -> list[Tensor]:
         flat = images.reshape(-1, *images.shape[-3:]).astype(np.float32)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.perceptual import trained_perceptual
+from roboalign_core.training.adversary import PatchCritic
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
 from roboalign_core.world_model.config import WorldModelConfig
@@ -31,6 +33,9 @@ class TokenizerStageConfig:
         own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
         squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
+        perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
+        adversarial: weight of a hinge GAN's loss on later frames; 0: no critic.
+        adversarial_after: steps before the critic begins.
     """
 
     clips: int = 16
@@ -43,10 +48,25 @@ class TokenizerStageConfig:
     motion: float = 4.0
     squared: float = 4.0
     edges: float = 0.5
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    adversarial_after: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("perceptual", "adversarial", "adversarial_after"):
+            if getattr(self, name) < 0:
+                raise RoboAlignError(f"stage.{name}: expected 0 or more, found {getattr(self, name)}")
         if not 0 <= self.nearest <= self.distance:
             raise RoboAlignError(f"stage.nearest: expected 0 to distance ({self.distance}), found {self.nearest}")
+
+
+class TokenizerTraining(nn.Module):
+    """The tokenizer, and while training the critic of its drawings where one is asked for."""
+
+    def __init__(self, model: WorldModelConfig, critic: bool) -> None:
+        super().__init__()
+        self.tokenizer = DualBranchTokenizer(model.tokenizer)
+        self.critic = PatchCritic() if critic else None
 
 
 class TokenizerStage:
@@ -57,18 +77,21 @@ class TokenizerStage:
     ) -> None:
         self.config, self.model, self.sampler = config, model, sampler
         self.device = torch.device(device)
-        self.module = DualBranchTokenizer(model.tokenizer).to(self.device)
+        self.perceptual = trained_perceptual(self.device) if config.perceptual else None
+        self.module = TokenizerTraining(model, config.adversarial > 0).to(self.device)
+        self.tokenizer = self.module.tokenizer
+        self.steps = 0
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Reconstruction losses of both branches on a fresh batch."""
         context, targets = self._draw()
         count = targets.shape[0] // context.shape[0]
-        values, context_codes = self.module.encode_context(context)
-        features = self.module.context_features(values, context)
-        drawn = self.module.decode_context(features)
+        values, context_codes = self.tokenizer.encode_context(context)
+        features = self.tokenizer.context_features(values, context)
+        drawn = self.tokenizer.decode_context(features)
         repeated = features.repeat(count)
-        later, dynamics_codes = self.module.encode_dynamics(targets, repeated)
-        predicted = self.module.decode_latent(self.module.latent(later, repeated), repeated)
+        later, dynamics_codes = self.tokenizer.encode_dynamics(targets, repeated)
+        predicted = self.tokenizer.decode_latent(self.tokenizer.latent(later, repeated), repeated)
 
         sources = context.repeat_interleave(count, 0)
         weight = saliency(targets, sources, self.config.foreground, self.config.motion)
@@ -82,7 +105,16 @@ class TokenizerStage:
             "context_codes": float(context_codes.unique().numel()),
             "dynamics_codes": float(dynamics_codes.unique().numel()),
         }
-        return context_loss + dynamics_loss, figures
+        loss = context_loss + dynamics_loss
+        if self.perceptual is not None:
+            distance = self.perceptual.loss(drawn, context) + self.perceptual.loss(predicted, targets)
+            loss, figures["perceptual"] = loss + self.config.perceptual * distance, distance.item()
+        critic, self.steps = self.module.critic, self.steps + 1
+        if critic is not None and self.steps > self.config.adversarial_after:
+            judgement = critic.judgement(predicted, targets)
+            loss = loss + self.config.adversarial * critic.fooled(predicted) + judgement
+            figures["critic"] = judgement.item()
+        return loss, figures
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Context frames (B, 3, H, W) and later frames (B·targets, 3, H, W)."""
@@ -95,20 +127,21 @@ class TokenizerStage:
         size = self.model.image_size
         own = round(self.config.own_share * batch)
         elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
-        context = own_drawings(self.module, to_pixels(frames[:, 0], size), elsewhere)
+        context = own_drawings(self.tokenizer, to_pixels(frames[:, 0], size), elsewhere)
         return context, to_pixels(frames[index, steps].flatten(0, 1), size)
 
     def state(self) -> dict[str, Any]:
-        """Of the sampler."""
-        return {"sampler": self.sampler.state_dict()}
+        """Of the sampler, and how far training has come."""
+        return {"sampler": self.sampler.state_dict(), "steps": self.steps}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.sampler.load_state_dict(state["sampler"])
+        self.steps = state["steps"]
 
     def export(self, folder: Path) -> None:
         """The tokenizer and the world model's configuration."""
-        save_tokenizer(folder, self.model, self.module, torch.bfloat16)
+        save_tokenizer(folder, self.model, self.tokenizer, torch.bfloat16)
 
 
 @torch.no_grad()
