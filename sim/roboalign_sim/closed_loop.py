@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,14 +47,6 @@ class PolicyResults:
     def success_rate(self) -> float:
         """Share of the episodes that succeeded."""
         return sum(episode.success for episode in self.episodes) / len(self.episodes)
-
-    @property
-    def success_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the success rate."""
-        n, z, p = len(self.episodes), 1.96, self.success_rate
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(middle - half, 0.0), min(middle + half, 1.0)
 
     def by_instruction(self) -> dict[str, float]:
         """The success rate of each instruction that came up."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -71,12 +69,3 @@ def frame() -> np.ndarray:
 def candidates() -> np.ndarray:
     """(6, 4, 2) in [-1, 1]."""
     return np.random.default_rng(3).uniform(-1, 1, (6, 4, 2)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, and much slower where both cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

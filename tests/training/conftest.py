@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from roboalign_core.episodes import AugmentationConfig, Episode, EpisodeStore, StoreSpec
 from roboalign_core.episodes.boxes import BOXES, box_columns
@@ -125,12 +124,3 @@ def settings(store: Path) -> Callable[..., TrainConfig]:
         )
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that runs can be compared bit by bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -83,12 +83,3 @@ def frame() -> np.ndarray:
 def actions() -> np.ndarray:
     """(5, 7, 2): five candidates, seven steps, which are more than the transformer has positions for."""
     return np.random.default_rng(2).uniform(-1, 1, (5, 7, 2)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, and much slower where both cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
