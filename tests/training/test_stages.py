@@ -25,7 +25,7 @@ from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldMod
 
 Settings = Callable[..., TrainConfig]
 NAMES = ["tokenizer", "dynamics", "progress", "probe"]
-STEPS = {"tokenizer": 80, "dynamics": 100, "progress": 120, "probe": 60}
+STEPS = {"tokenizer": 80, "dynamics": 100, "progress": 80, "probe": 60}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def needed(stage: str, runs: dict[str, Path]) -> Path | str:
         ("tokenizer", "loss", 0.3),
         ("dynamics", "token_loss", 0.1),
         ("dynamics", "frame_loss", 0.1),
-        ("progress", "mae", 0.2),
+        ("progress", "loss", 0.3),
         ("probe", "mae", 0.3),
     ],
 )
