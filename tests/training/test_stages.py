@@ -25,7 +25,7 @@ from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldMod
 
 Settings = Callable[..., TrainConfig]
 NAMES = ["tokenizer", "dynamics", "progress", "probe"]
-STEPS = {"tokenizer": 80, "dynamics": 100, "progress": 80, "probe": 60}
+STEPS = {"tokenizer": 80, "dynamics": 100, "progress": 120, "probe": 60}
 
 
 @pytest.fixture(scope="module")
