@@ -33,8 +33,8 @@ help:
 	@echo 'make demo             closed loop over ROS 2; report in runs/demo/report.html'
 	@echo 'make test             all tests, also those over ROS 2'
 	@echo 'make lint             ruff and mypy'
-	@echo 'make train-tabletop   collect episodes and train the bundled model anew'
-	@echo 'make evaluate-tabletop  the studies on held-out episodes'
+	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
+	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
 	@echo 'make train-robosuite  the same for the robosuite Panda, briefly'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
@@ -90,6 +90,7 @@ lint: venv
 # docs/results.md says how long this takes. Interrupted, the same command goes on where it stopped.
 
 TABLETOP ?= runs/tabletop
+MODEL ?= tabletop
 ROBOSUITE ?= runs/robosuite_lift
 CALM := augmentation.photometric=false augmentation.geometric=false
 OBJECTS := red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y
@@ -108,12 +109,12 @@ train-tabletop: venv
 # Held-out episodes have another seed than the training episodes.
 evaluate-tabletop: venv
 	run='$(BIN)/roboalign'
-	"$$run" collect env=tabletop episodes=200 seed=1 out='$(TABLETOP)/held_out'
-	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
-	"$$run" evaluate study=world_model study.world_model=tabletop study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
-	"$$run" evaluate study=closed_loop out=runs/evaluate/closed_loop
+	"$$run" collect env=tabletop episodes=200 seed=1 boxes=true out='$(TABLETOP)/held_out'
+	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
+	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
+	"$$run" evaluate study=closed_loop study.world_model='$(MODEL)' out=runs/evaluate/closed_loop
 	"$$run" collect env=tabletop episodes=64 steps=101 seed=2 out='$(TABLETOP)/long'
-	"$$run" evaluate study=swr study.data='$(TABLETOP)/long' out=runs/evaluate/swr
+	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr
 
 # A first model of the Panda, so that the loop has one to run with; not tuned.
 train-robosuite: venv

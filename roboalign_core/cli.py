@@ -74,8 +74,8 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = [argument for argument in arguments if "=" in argument]
-    plain = [argument for argument in arguments if "=" not in argument]
+    overrides = [argument for argument in arguments if "=" in argument or argument.startswith("~")]
+    plain = [argument for argument in arguments if argument not in overrides]
     if (plain and verb.positional is None) or len(plain) > 1:
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
     try:
@@ -116,8 +116,10 @@ def provenance(arguments: Sequence[str], config: Any) -> dict[str, Any]:
 
 
 def _seed(config: Any) -> int | None:
-    loop = getattr(config, "loop", None)
-    return getattr(config, "seed", getattr(loop, "seed", None))
+    """Of the command itself, else of its training loop, else of its study."""
+    loop, study = getattr(config, "loop", None), getattr(config, "study", None)
+    of_study = study.get("seed") if isinstance(study, Mapping) else getattr(study, "seed", None)
+    return getattr(config, "seed", getattr(loop, "seed", of_study))
 
 
 def _git() -> str:

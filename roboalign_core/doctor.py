@@ -31,7 +31,7 @@ _OPTIONAL = {
     "gymnasium": "sim",
     "robosuite": "sim",
     "matplotlib": "viz",
-    "torchvision": "judge",
+    "torchvision": "perceptual",
     "lpips": "perceptual",
 }
 

@@ -16,7 +16,7 @@ _EDGE = 10  # frames at either end of a rollout whose times are compared, or mor
 
 @dataclass
 class Meter:
-    """Times each frame of a rollout, and notes how many tokens and bytes the transformer held at most."""
+    """Times each frame of a rollout in seconds, and notes how many tokens and bytes the transformer held at most."""
 
     times: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -39,14 +39,16 @@ class Outcome:
 
     Attributes:
         curves: metrics (E, T) by name.
-        seconds: (batches, T) a frame.
+        seconds: (batches, T), s a frame.
+        first: frames before the first restart.
         window: frames from one restart to the next.
         tokens, bytes: longest sequence and largest key–value cache.
-        videos: the first imagined ones.
+        videos: the first imagined ones, (V, T, H, W, 3) uint8.
     """
 
     curves: dict[str, Array]
     seconds: Array
+    first: int
     window: int
     tokens: int
     bytes: int
@@ -54,17 +56,23 @@ class Outcome:
 
 
 def costs(outcome: Outcome) -> dict[str, float]:
-    """Milliseconds a frame, how much slower the last frames are than the first, and what is held at most."""
-    frames = outcome.seconds.shape[1]
-    edge = min(outcome.window * -(-_EDGE // outcome.window), frames // 2)
-    whole = frames - frames % outcome.window
-    first, last = outcome.seconds[:, :edge], outcome.seconds[:, whole - edge : whole]
-    return {
+    """``frame_ms`` of a whole batch, ``peak_tokens``, ``peak_cache_mb`` (MiB), and ``last_to_first_frames_pct``.
+
+    The last says how much slower the last frames are than the first, in per cent. It compares whole windows, after the
+    first restart (the first segment begins without one), and is left out where a rollout has fewer than two of them.
+    """
+    figures = {
         "frame_ms": float(outcome.seconds.mean() * 1000),
-        "last_to_first_frames_pct": float((last.mean() / first.mean() - 1) * 100),
         "peak_tokens": float(outcome.tokens),
         "peak_cache_mb": outcome.bytes / 2**20,
     }
+    later = outcome.seconds[:, outcome.first :]
+    windows = later.shape[1] // outcome.window
+    edge = outcome.window * min(-(-_EDGE // outcome.window), windows // 2)
+    if edge:
+        last = later[:, windows * outcome.window - edge : windows * outcome.window]
+        figures["last_to_first_frames_pct"] = float((last.mean() / later[:, :edge].mean() - 1) * 100)
+    return figures
 
 
 def means(curve: Array) -> list[float | None]:

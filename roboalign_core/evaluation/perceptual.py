@@ -32,6 +32,7 @@ def trained_perceptual(device: torch.device) -> Perceptual:
     """The distance as a training loss.
 
     Raises:
+        MissingExtraError: lpips or torchvision is not installed.
         RoboAlignError: its trained trunk is not on this machine; over a random one it would teach nothing.
     """
     perceptual = Perceptual(device)
@@ -99,9 +100,10 @@ class Perceptual:
         return np.divide(total, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
 
     def loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of pixels (B, 3, H, W) in [0, 1], with gradient."""
+        """Mean distance, a scalar, of pixels (B, 3, H, W) in about [0, 1], at least 32×32; differentiable, float32."""
         self._network.spatial = False
-        return self._network(predicted.float(), target.float(), normalize=True).mean()
+        with torch.autocast(predicted.device.type, enabled=False):
+            return self._network(predicted.float(), target.float(), normalize=True).mean()
 
     def _batches(self, images: NDArray[np.float64]) -> list[Tensor]:
         flat = images.reshape(-1, *images.shape[-3:]).astype(np.float32)

@@ -81,7 +81,7 @@ class StateProbe:
         Raises:
             RoboAlignError: the folder holds no probe, or a damaged one.
         """
-        folder = resolve_model(name)
+        folder = resolve_model(name, CONFIG)
         try:
             config = ProbeConfig(**read_json(folder / CONFIG))
         except TypeError as error:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from roboalign_core.episodes.boxes import region
 from roboalign_core.evaluation.held_out import HeldOut
 from roboalign_core.evaluation.metrics import unit_images
+from roboalign_core.evaluation.positions import Array
 
-Array = NDArray[np.float64]
 LOST = 0.5  # of the error that leaving it out would make
+VISIBLE = 0.15  # difference of a channel from the background, in [0, 1], above which a pixel stands out
 
 
 def masks(data: HeldOut, regions: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.bool_]]:
-    """Boolean (E, T, H, W) by region, for the frames after the first; empty where the store records no boxes.
+    """(E, T, H, W) bool by region, for the frames after the first; empty where the store records no boxes.
 
     Raises:
         RoboAlignError: a region names something that has no box.
@@ -30,19 +31,23 @@ def masks(data: HeldOut, regions: Mapping[str, Sequence[str]]) -> dict[str, NDAr
 def lost(drawn: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Array:
     """Whether what moves in a region is missing from drawn frames: 1 or 0.
 
-    It counts as lost where the squared error in the region is more than half of that of the background, the median of
-    the real frames over time.
+    The background is the median of the real frames over time. Of the region's pixels those count that stand out from
+    it; the region is lost where their squared error is more than half of the background's.
 
     Args:
-        drawn: (E, T, H, W, 3).
+        drawn: (E, T, H, W, 3) uint8.
         real: the same shape.
-        mask: (E, T, H, W).
+        mask: (E, T, H, W) bool.
 
     Returns:
-        (E, T) float64; NaN where the region is empty or nothing stands out from the background in it.
+        (E, T) float64; NaN where nothing in the region stands out: it is not seen, or at rest all the time.
+
+    Raises:
+        RoboAlignError: frames that are no images.
     """
     truth = unit_images(real)
     background = np.median(truth, axis=1, keepdims=True)
+    mask = mask & (np.abs(truth - background) > VISIBLE).any(-1)
     error = _sum_in(np.square(unit_images(drawn) - truth), mask)
     without = _sum_in(np.square(background - truth), mask)
     return np.where(without > 0, (error > LOST * without).astype(np.float64), np.nan)

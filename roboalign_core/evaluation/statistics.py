@@ -88,15 +88,15 @@ def paired_gain_pct(
     ``100 (mean(ours) - mean(theirs)) / mean(theirs)``, with the sign turned for errors and distances.
 
     Raises:
-        RoboAlignError: as :func:`paired_difference`, or a mean of ``theirs`` that is not positive.
+        RoboAlignError: as :func:`paired_difference`, or a mean of ``theirs`` (also resampled) that is not positive.
     """
     first, second = _pairs("paired_gain_pct", ours, theirs)
-    if second.mean() <= 0:
-        raise RoboAlignError(f"paired_gain_pct: expected a baseline of positive mean, found {second.mean():g}")
     sign = -100.0 if lower_is_better else 100.0
 
     def gain(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         base = second[rows].mean(axis=1)
+        if base.min() <= 0:
+            raise RoboAlignError(f"paired_gain_pct: expected a baseline of positive mean, found {base.min():g}")
         return np.asarray(sign * (first[rows].mean(axis=1) - base) / base)
 
     everything = np.arange(len(first))[None]

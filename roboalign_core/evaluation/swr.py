@@ -93,11 +93,12 @@ def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
     outcomes = {
         name: _run(name, mode, window, model, data, measure, config) for name, (mode, window) in variants.items()
     }
-    figures = {**_figures(outcomes, config), **_headline(outcomes, model.config.window, perceptual, config)}
+    missing = {} if perceptual else {"lpips": reason}
+    headline = _headline(outcomes, model.config.window, perceptual, config, missing)
+    figures = {**_figures(outcomes, config), **headline}
     sections = report_sections(figures, outcomes, data.frames[:, 1:], config.videos)
     write_report(Path(out) / "report.html", "Long rollouts", sections)
     detail = {name: {key: means(curve) for key, curve in o.curves.items()} for name, o in outcomes.items()}
-    missing = {} if perceptual else {"swr_perceptual": reason}
     return {**figures, "episodes": len(data.frames), "missing": missing, "detail": {"per_horizon": detail}}
 
 
@@ -145,6 +146,7 @@ def _run(
         {key: np.concatenate(parts) for key, parts in curves.items()},
         np.array([meter.times for meter in meters]),
         window,
+        window - window // 2 if mode == "plain" else window,  # plain rollouts keep half of the history
         max(meter.tokens for meter in meters),
         max(meter.bytes for meter in meters),
         np.concatenate(videos)[: config.videos],
@@ -175,22 +177,32 @@ def _curves(
 
 
 def _headline(
-    outcomes: Mapping[str, Outcome], window: int, perceptual: Perceptual | None, config: SwrStudyConfig
+    outcomes: Mapping[str, Outcome],
+    window: int,
+    perceptual: Perceptual | None,
+    config: SwrStudyConfig,
+    missing: dict[str, str],
 ) -> dict[str, float]:
-    """Gains of the model's own window over both baselines in per cent, positive where it is better, and its price."""
+    """Gains of the model's own window over both baselines in per cent, positive where it is better, and its price.
+
+    What cannot be computed is noted in ``missing``.
+    """
     ours, plain = outcomes[f"swr_w{window}"], outcomes["plain"]
     figures: dict[str, float] = {"window": float(window)}
     metrics = {"ssim": ("ssim", False)}
     if perceptual is not None:
-        metrics["perceptual"] = (perceptual.name, True)
+        metrics[perceptual.name] = (perceptual.name, True)
     for baseline in BASELINES:
         for horizon in config.horizons:
             for label, (key, lower) in metrics.items():
                 here, there = (outcome.curves[key][:, horizon - 1] for outcome in (ours, outcomes[baseline]))
-                if there.mean() <= 0:
-                    continue  # structural similarity of pictures that have nothing in common: no gain in per cent
-                gain = paired_gain_pct(here, there, lower_is_better=lower, seed=config.seed)
-                figures |= gain.as_results(f"swr_vs_{baseline}_h{horizon}_{label}_gain_pct")
+                name = f"swr_vs_{baseline}_h{horizon}_{label}_gain_pct"
+                try:
+                    gain = paired_gain_pct(here, there, lower_is_better=lower, seed=config.seed)
+                except RoboAlignError as error:  # pictures that have nothing in common
+                    missing[name] = str(error)
+                else:
+                    figures |= gain.as_results(name)
     figures["time_overhead_pct"] = float((ours.seconds.mean() / plain.seconds.mean() - 1) * 100)
     figures["peak_memory_ratio"] = ours.bytes / plain.bytes
     return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omegaconf import MISSING
 from rich.progress import track
 
-from roboalign_core.errors import require
+from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.held_out import HeldOut, load_held_out
 from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
@@ -70,6 +70,16 @@ class WorldModelStudyConfig:
     videos: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.horizons or min(self.horizons) < 1:
+            raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {self.horizons}")
+        for name, least in (("batch", 1), ("episodes", 0), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
+        for name, kind in (("order", Order), ("baseline_order", Order), ("mode", Mode)):
+            if getattr(self, name) not in get_args(kind):
+                raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True)
 class Imagined:
@@ -103,24 +113,34 @@ class Imagined:
 
 
 def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
-    """Run it; writes ``report.html`` into ``out``."""
+    """Run it; writes ``report.html`` into ``out``.
+
+    Raises:
+        RoboAlignError: a model, the probe or the data are missing or do not fit together.
+        MissingExtraError: matplotlib is not installed.
+    """
     require("matplotlib", "viz")
     model = WorldModel.from_pretrained(config.world_model)
+    baseline = _baseline(config, model)
     probe = (
         StateProbe.from_pretrained(config.probe or config.world_model) if config.effector or config.objects else None
     )
     perceptual, reason = load_perceptual()
-    data = imagine(model, config)
+    held_out = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
+    masks(held_out, config.regions)
+    if probe is not None:
+        check_columns(probe.config.columns, _parts(config), held_out.columns)
+    data = imagine(model, held_out, config)
     curves = _curves(data, probe, perceptual, config)
     figures, missing = _figures(curves, config)
     if perceptual is None:
-        missing["rollout_perceptual"] = reason
+        missing["lpips"] = reason
     if config.regions and not data.held_out.box_columns:
         missing["regions"] = f"{config.data} records no boxes (collect boxes=true)"
     figures |= _token_figures(data, model, config)
     detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
-    if config.baseline:
-        other = imagine(WorldModel.from_pretrained(config.baseline), replace(config, order=config.baseline_order))
+    if baseline is not None:
+        other = imagine(baseline, held_out, replace(config, order=config.baseline_order))
         theirs = _curves(other, probe, perceptual, config)
         figures |= _differences(curves, theirs, config)
         detail["baseline_per_horizon"] = {name: summary(name, curve) for name, curve in theirs.items()}
@@ -129,9 +149,23 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     return {**figures, "episodes": len(data.imagined), "missing": missing, "detail": detail}
 
 
-def imagine(model: WorldModel, config: WorldModelStudyConfig) -> Imagined:
+def _baseline(config: WorldModelStudyConfig, model: WorldModel) -> WorldModel | None:
+    if not config.baseline:
+        return None
+    baseline = WorldModel.from_pretrained(config.baseline)
+    expected, found = model.config.image_size, baseline.config.image_size
+    if found != expected:
+        raise RoboAlignError(f"study.baseline: expected a model of frames {expected} (H, W), found one of {found}")
+    return baseline
+
+
+def _parts(config: WorldModelStudyConfig) -> dict[str, list[str]]:
+    """State columns of the end effector and of each object."""
+    return {**({"effector": config.effector} if config.effector else {}), **config.objects}
+
+
+def imagine(model: WorldModel, held_out: HeldOut, config: WorldModelStudyConfig) -> Imagined:
     """Roll the model out along every held-out episode from its first frame."""
-    held_out = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
     real, actions, count = held_out.frames, held_out.actions, len(held_out.frames)
     other = _derangement(count, config.seed)
     parts = [
@@ -207,9 +241,7 @@ def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldMo
 
 def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
     """Distances in centimetres in the table plane between where the probe sees things and where they were."""
-    names = probe.config.columns
-    parts = {**({"effector": config.effector} if config.effector else {}), **config.objects}
-    check_columns(names, parts, data.held_out.columns)
+    names, parts = probe.config.columns, _parts(config)
     truth = data.held_out.state.astype(np.float64)
     states = {view: read_states(probe, frames) for view, frames in {**data.views, "real": data.later}.items()}
     states["copy"] = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
@@ -244,6 +276,8 @@ def _figures(curves: dict[str, Array], config: WorldModelStudyConfig) -> tuple[d
     for suffix in ("", "_ci_low", "_ci_high"):
         if headline + suffix in figures:
             figures[f"imagined_state_cm{suffix}"] = figures[headline + suffix]
+    if headline not in figures:
+        missing["imagined_state_cm"] = f"needs {HEADLINE_HORIZON} among study.horizons, and state columns"
     return figures, missing
 
 

@@ -50,7 +50,11 @@ def report_sections(
     return [
         Section("Against horizon", figures=[_plot(curves)]),
         Section("Real beside imagined", text="Only the first frame and the actions were given.", videos=strips),
-        Section("Figures", text="Means over episodes with bootstrap intervals; centimetres are medians.", table=rows),
+        Section(
+            "Figures",
+            text="Means over episodes with bootstrap intervals; centimetres are medians, differences paired means.",
+            table=rows,
+        ),
     ]
 
 

@@ -98,8 +98,9 @@ class DynamicsStageConfig:
             raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
         if self.context_distance < 0:
             raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
-        if not 0 <= self.imagined_share <= 1:
-            raise RoboAlignError(f"stage.imagined_share: expected a share in [0, 1], found {self.imagined_share}")
+        for name in ("moved_share", "own_share", "imagined_share", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
     log_every: int = 20
     seed: int = 0
     device: str = "cpu"

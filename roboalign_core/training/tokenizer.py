@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.perceptual import trained_perceptual
-from roboalign_core.training.adversary import PatchCritic
 from roboalign_core.training.data import StoreSampler
+from roboalign_core.training.discriminator import PatchDiscriminator
 from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.model import save_tokenizer
@@ -34,8 +34,8 @@ class TokenizerStageConfig:
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
         squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
-        adversarial: weight of a hinge GAN's loss on later frames; 0: no critic.
-        adversarial_after: steps before the critic begins.
+        adversarial: weight of a hinge GAN's loss on later frames; 0: no discriminator.
+        adversarial_after: steps before the discriminator begins.
     """
 
     clips: int = 16
@@ -53,6 +53,9 @@ class TokenizerStageConfig:
     adversarial_after: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("same_share", "own_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
         for name in ("perceptual", "adversarial", "adversarial_after"):
             if getattr(self, name) < 0:
                 raise RoboAlignError(f"stage.{name}: expected 0 or more, found {getattr(self, name)}")
@@ -61,12 +64,12 @@ class TokenizerStageConfig:
 
 
 class TokenizerTraining(nn.Module):
-    """The tokenizer, and while training the critic of its drawings where one is asked for."""
+    """The tokenizer, and while training a discriminator of its drawings; one optimiser and one clipping for both."""
 
-    def __init__(self, model: WorldModelConfig, critic: bool) -> None:
+    def __init__(self, model: WorldModelConfig, discriminator: bool) -> None:
         super().__init__()
         self.tokenizer = DualBranchTokenizer(model.tokenizer)
-        self.critic = PatchCritic() if critic else None
+        self.discriminator = PatchDiscriminator() if discriminator else None
 
 
 class TokenizerStage:
@@ -109,11 +112,11 @@ class TokenizerStage:
         if self.perceptual is not None:
             distance = self.perceptual.loss(drawn, context) + self.perceptual.loss(predicted, targets)
             loss, figures["perceptual"] = loss + self.config.perceptual * distance, distance.item()
-        critic, self.steps = self.module.critic, self.steps + 1
-        if critic is not None and self.steps > self.config.adversarial_after:
-            judgement = critic.judgement(predicted, targets)
-            loss = loss + self.config.adversarial * critic.fooled(predicted) + judgement
-            figures["critic"] = judgement.item()
+        discriminator, self.steps = self.module.discriminator, self.steps + 1
+        if discriminator is not None and self.steps > self.config.adversarial_after:
+            judged = discriminator.discriminator_loss(predicted, targets)
+            loss = loss + self.config.adversarial * discriminator.generator_loss(predicted) + judged
+            figures["discriminator"] = judged.item()
         return loss, figures
 
     def _draw(self) -> tuple[Tensor, Tensor]:

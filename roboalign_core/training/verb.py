@@ -118,6 +118,11 @@ def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: Traini
 def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData) -> Stage:
     folder = _needed(config, "the model folder of a trained tokenizer")
     model = replace(load_config(folder), dynamics=config.model.dynamics, window=config.model.window)
+    if model.tokenizer.composite != config.model.tokenizer.composite:
+        raise RoboAlignError(
+            f"world_model: expected a tokenizer with composite={config.model.tokenizer.composite}, as the recipe says, "
+            f"found {model.tokenizer.composite} in {folder}"
+        )
     tokenizer = load_tokenizer(folder, model)
     if model.action_dim != data.action_dim:
         raise RoboAlignError(

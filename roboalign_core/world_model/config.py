@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from roboalign_core.errors import RoboAlignError
@@ -25,9 +25,10 @@ class TokenizerConfig:
         encoder_blocks, decoder_blocks: transformer blocks at the context grid, for each branch.
         heads: attention heads.
         composite: whether the dynamics branch sees the context frame's pixels and copies what stands still from them;
-            otherwise it knows the context's codes alone, as iVideoGPT's tokenizer.
+            otherwise it knows the context's codes alone.
         still_threshold: with ``composite``, a dynamics token says nothing where no pixel differs by more than this from
-            the context frame, in [0, 1]: above the noise of camera and codec, below what any motion changes.
+            the context frame, in [0, 1]. Fainter motion is not coded: raise it for noisy cameras, lower it where
+            objects differ less from what is behind them.
     """
 
     height: int = 64
@@ -164,6 +165,10 @@ class WorldModelConfig:
     def from_dict(cls, value: dict[str, Any]) -> WorldModelConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys raise RoboAlignError."""
         try:
+            for name, kind in (("tokenizer", TokenizerConfig), ("dynamics", DynamicsConfig)):
+                missing = {each.name for each in fields(kind)} - value[name].keys()
+                if missing:
+                    raise TypeError(f"{name} lacks {', '.join(sorted(missing))}; was it made by another version?")
             rest = {key: item for key, item in value.items() if key not in ("tokenizer", "dynamics")}
             return cls(
                 tokenizer=TokenizerConfig(**value["tokenizer"]), dynamics=DynamicsConfig(**value["dynamics"]), **rest

@@ -69,7 +69,7 @@ class Decoder:
         self._rotary = backbone.rotary.to(self._norm.dtype)
 
     def cache(self, batch: int, tokens: int | None = None) -> KeyValueCache:
-        """An empty cache for ``batch`` sequences of so many ``tokens``, of all that have positions where None."""
+        """An empty cache for ``batch`` sequences of ``tokens``: at most, and where None, all that have positions."""
         config = self.config
         tokens = self.capacity if tokens is None else min(tokens, self.capacity)
         shape = (config.layers, batch, config.heads, tokens, config.dim // config.heads)

@@ -48,7 +48,7 @@ class CollectConfig:
         size: height and width of the frames.
         steps: frames per episode.
         stop_on_success: whether an episode ends early when its instruction is fulfilled.
-        boxes: whether to record where in the image everything is seen (``observation.boxes``; halves the speed).
+        boxes: whether to record where in the image everything is seen (``observation.boxes``); a second rendering.
         policies: for each environment how often each of its policies acts; shares are normalised.
     """
 
@@ -147,7 +147,7 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
 def _open_store(config: CollectConfig) -> EpisodeStore:
     record = Path(config.out) / _RECORD
     if record.exists():
-        found, expected = read_json(record), _settings(config)
+        found, expected = {"boxes": False, **read_json(record)}, _settings(config)
         if found != expected:
             wrong = sorted(name for name in expected if found.get(name) != expected[name])
             raise RoboAlignError(f"{record}: expected the settings of this run to go on, found others for {wrong}")

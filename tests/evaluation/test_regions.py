@@ -22,8 +22,8 @@ def frames() -> tuple[np.ndarray, np.ndarray]:
 def test_what_is_drawn_is_not_lost() -> None:
     real, mask = frames()
     assert not lost(real, real, mask).any()
-    blurred = (real.astype(int) - 25).clip(0).astype(np.uint8)
-    assert not lost(blurred, real, mask).any()
+    darker = (real.astype(int) - 25).clip(0).astype(np.uint8)
+    assert not lost(darker, real, mask).any()
 
 
 def test_what_is_left_out_is_lost() -> None:
@@ -39,6 +39,15 @@ def test_nothing_to_see_has_no_value() -> None:
     real, mask = frames()
     assert np.isnan(lost(real, real, np.zeros_like(mask))).all()
     assert np.isnan(lost(real, np.full_like(real, 90), mask)).all()
+
+
+def test_what_rests_all_the_time_has_no_value_however_noisy_the_video() -> None:
+    noise = np.random.default_rng(0).normal(0, 2, (1, 6, 64, 64, 3))
+    mask = np.zeros((1, 6, 64, 64), bool)
+    mask[:, :, 20:40, 20:40] = True
+    clean = np.full((1, 6, 64, 64, 3), 90.0)
+    clean[:, :, 20:40, 20:40] = (200, 30, 30)
+    assert np.isnan(lost(clean.astype(np.uint8), (clean + noise).round().astype(np.uint8), mask)).all()
 
 
 def test_masks_are_of_the_frames_after_the_first() -> None:

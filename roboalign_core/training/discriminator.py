@@ -1,4 +1,4 @@
-"""A critic that tells drawn frames from real ones, so that drawings keep their edges (hinge GAN, as in iVideoGPT)."""
+"""A discriminator of drawn and real frames, so that drawings keep their edges (hinge GAN, as in iVideoGPT)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 
-class PatchCritic(nn.Module):
-    """Pixels (B, 3, H, W) in [0, 1] → logits (B, 1, h, w), one for each patch (Isola et al. 2017)."""
+class PatchDiscriminator(nn.Module):
+    """One logit a patch (PatchGAN, Isola et al. 2017).
+
+    Args:
+        width: channels of the first layer, a multiple of 4.
+        layers: halvings of the resolution.
+    """
 
     def __init__(self, width: int = 32, layers: int = 3) -> None:
         super().__init__()
@@ -25,17 +30,17 @@ class PatchCritic(nn.Module):
         self.network = nn.Sequential(*steps, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
+        """Pixels (B, 3, H, W) in [0, 1] → logits (B, 1, H / 2^layers, W / 2^layers)."""
         logits: Tensor = self.network(pixels * 2 - 1)
         return logits
 
-    def fooled(self, drawn: Tensor) -> Tensor:
-        """The drawer's loss on its frames; the critic itself gets no gradient from it."""
+    def generator_loss(self, drawn: Tensor) -> Tensor:
+        """The drawer's loss on its frames; the discriminator itself gets no gradient from it."""
         fixed = {name: parameter.detach() for name, parameter in self.named_parameters()}
         return -functional_call(self, fixed, (drawn,)).float().mean()
 
-    def judgement(self, drawn: Tensor, real: Tensor) -> Tensor:
-        """The critic's hinge loss; the drawer gets no gradient from it."""
+    def discriminator_loss(self, drawn: Tensor, real: Tensor) -> Tensor:
+        """The discriminator's hinge loss; the drawer gets no gradient from it."""
         logits = self(torch.cat([drawn.detach(), real])).float()
         fake, true = logits.split(len(drawn))
         return 0.5 * (F.relu(1 + fake).mean() + F.relu(1 - true).mean())
