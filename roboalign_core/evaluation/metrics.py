@@ -43,7 +43,7 @@ def psnr(prediction: Any, target: Any, mask: Any | None = None) -> NDArray[np.fl
     if mask is None:
         mse = error.mean(axis=(-2, -1))
     else:
-        weights = _mask(mask, error.shape)
+        weights = checked_mask(mask, error.shape)
         pixels = weights.sum(axis=(-2, -1))
         mse = np.divide(
             (error * weights).sum(axis=(-2, -1)), pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0
@@ -147,7 +147,12 @@ def unit_images(images: Any) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def checked_mask(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """``mask`` broadcast to ``shape``.
+
+    Raises:
+        RoboAlignError: it is not boolean, or does not fit.
+    """
     array = _array(mask)
     if array.dtype != np.bool_:
         raise RoboAlignError(f"mask: expected bool, found {array.dtype}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roboalign_core.errors import MissingExtraError, RoboAlignError, require
-from roboalign_core.evaluation.metrics import unit_images
+from roboalign_core.evaluation.metrics import checked_mask, unit_images
 from roboalign_core.torchvision_ops import declare_missing_ops
 
 _TRUNK_FILE = "alexnet-owt-7be5be79.pth"  # the name under which torch.hub keeps the trunk once downloaded
@@ -94,7 +94,7 @@ class Perceptual:
         values = torch.cat([self._network(x, y, normalize=True).double().cpu() for x, y in pairs]).numpy()
         if mask is None:
             return values.reshape(first.shape[:-3])
-        weights = np.broadcast_to(np.asarray(mask, bool), first.shape[:-1])
+        weights = checked_mask(mask, first.shape[:-1])
         pixels = weights.sum((-2, -1))
         total = (values.reshape(first.shape[:-1]) * weights).sum((-2, -1))
         return np.divide(total, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)

@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from roboalign_core import RoboAlignError
 from roboalign_core.errors import MissingExtraError
+from roboalign_core.evaluation import perceptual as perceptual_module
 from roboalign_core.evaluation.perceptual import Perceptual
 from roboalign_core.torchvision_ops import declare_missing_ops
 
@@ -49,6 +51,30 @@ def test_distance_orders_disturbances_and_is_the_same_in_every_instance() -> Non
     assert (values[2] > values[1]).all()
     np.testing.assert_array_equal(Perceptual()(worse[1], frames), values[1])
     assert perceptual(worse[1].reshape(2, 2, 64, 64, 3), frames.reshape(2, 2, 64, 64, 3)).shape == (2, 2)
+
+
+@needs_lpips
+def test_a_mask_chooses_what_counts() -> None:
+    frames = pictures()
+    worse = frames.copy()
+    worse[:, 20:40, :20] = 0
+    left = np.zeros((4, 64, 64), bool)
+    left[:, :, :32] = True
+    perceptual = Perceptual()
+    assert (perceptual(worse, frames, left) > perceptual(worse, frames, ~left)).all()
+    assert np.isnan(perceptual(worse, frames, np.zeros_like(left))).all()
+    everywhere = perceptual(worse, frames, np.ones_like(left))
+    np.testing.assert_allclose(everywhere, perceptual(worse, frames), rtol=0.2)
+    with pytest.raises(RoboAlignError, match="expected bool"):
+        perceptual(worse, frames, left.astype(float))
+
+
+def test_a_random_trunk_is_no_training_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        perceptual_module.Perceptual, "__init__", lambda self, device: setattr(self, "name", "lpips_random")
+    )
+    with pytest.raises(RoboAlignError, match="expected LPIPS' trained trunk alexnet"):
+        perceptual_module.trained_perceptual(torch.device("cpu"))
 
 
 @needs_lpips

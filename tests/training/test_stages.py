@@ -168,11 +168,21 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert [without_seconds(e) for e in metrics(found)] == [without_seconds(e) for e in metrics(expected)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [*((name, {}) for name in NAMES), ("tokenizer", {"adversarial": 0.1, "adversarial_after": 3})],
+)
 def test_an_interrupted_run_goes_on_bit_by_bit(
-    runs: dict[str, Path], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    runs: dict[str, Path],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    changes: dict[str, Any],
 ) -> None:
-    whole, broken = (settings(name, tmp_path / out, world_model=needed(name, runs)) for out in ("whole", "broken"))
+    whole, broken = (
+        settings(name, tmp_path / out, world_model=needed(name, runs), **changes) for out in ("whole", "broken")
+    )
     train(whole)
     for after in (1, 3):  # before the first checkpoint, and between two
         with monkeypatch.context() as patch:
