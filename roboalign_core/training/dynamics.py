@@ -260,6 +260,8 @@ class DynamicsStage:
         own = round(self.config.own_share * batch)
         elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
         pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
+        redrawn = (rows < own) & (start == source)  # re-encoding starts from the drawing, not from what was drawn
+        later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
         values, context = self.tokenizer.encode_context(pixels)
         features = self.tokenizer.context_features(values, pixels)
         _, codes = self.tokenizer.encode_dynamics(later, features.repeat(length))
@@ -289,6 +291,13 @@ class DynamicsStage:
     def export(self, folder: Path) -> None:
         """The whole world model."""
         WorldModel(self.model, self.tokenizer, self.module.dynamics).save_pretrained(folder)
+
+
+def _first(chosen: Tensor, length: int) -> Tensor:
+    """Clips (B,) → (B · length, 1, 1, 1): true at the first frame of the chosen ones."""
+    mask = torch.zeros(len(chosen), length, dtype=torch.bool)
+    mask[:, 0] = chosen
+    return mask.flatten()[:, None, None, None]
 
 
 @torch.no_grad()
