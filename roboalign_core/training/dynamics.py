@@ -67,7 +67,9 @@ class DynamicsStageConfig:
         lengths: frames a clip, one of these a step (the papers: 8).
         context_distance: the context frame lies up to so many frames before the first one; mostly 0.
         moved_share: share of the clips with distance above 0.
-        own_share: share of the clips whose context is the tokenizer's own drawing, as after re-encoding.
+        own_share: share of the clips whose context is a drawing of the model's own, as after re-encoding.
+        own_drift: such a context is what the model imagines up to so many frames after a real one, as Sliding Window
+            Re-encoding has it; 0: a real frame as the tokenizer draws it.
         frame_head_weight: weight of the one-pass head's loss beside the next-token loss.
         changed_weight: extra weight of tokens that differ from the frame before.
         label_smoothing: of both losses.
@@ -84,6 +86,7 @@ class DynamicsStageConfig:
     context_distance: int = 8
     moved_share: float = 0.25
     own_share: float = 0.25
+    own_drift: int = 0
     frame_head_weight: float = 1.0
     changed_weight: float = 1.0
     label_smoothing: float = 0.0
@@ -96,6 +99,10 @@ class DynamicsStageConfig:
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 2:
             raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
+        if not 0 <= self.own_drift <= self.context_distance:
+            raise RoboAlignError(
+                f"stage.own_drift: expected 0 to context_distance ({self.context_distance}), found {self.own_drift}"
+            )
         if self.context_distance < 0:
             raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
         for name in ("moved_share", "own_share", "imagined_share", "dropout"):
@@ -253,14 +260,22 @@ class DynamicsStage:
         clip = self.samplers[length + self.config.context_distance].sample(self.config.clips)
         batch = clip.frames.shape[0]
         start, source = self._places(batch)
-        rows = torch.arange(batch)
+        rows, own = torch.arange(batch), round(self.config.own_share * batch)
+        drift = int(torch.randint(1, self.config.own_drift + 1, ())) if own and self.config.own_drift else 0
+        source[:own] = source[:own].clamp(min=drift)
+        start = torch.maximum(start, source)
         steps = start[:, None] + torch.arange(length)
         size = self.model.image_size
         pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
         later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
-        own = round(self.config.own_share * batch)
-        elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
-        pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
+        if drift:
+            past = source[:own, None] - drift + torch.arange(drift + 1)
+            bins = self.binner(clip.actions[rows[:own, None], past]).to(self.device)
+            real = to_pixels(clip.frames[rows[:own], past[:, 0]].to(self.device), size)
+            pixels = torch.cat([self._imagined_frame(real, bins), pixels[own:]])
+        else:
+            elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
+            pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
         redrawn = (rows < own) & (start == source)  # re-encoding starts from the drawing, not from what was drawn
         later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
         values, context = self.tokenizer.encode_context(pixels)
@@ -269,6 +284,22 @@ class DynamicsStage:
         bins = self.binner(clip.actions[rows[:, None], steps]).to(self.device)
         state = self.target.standardised(clip.extra[rows[:, None], steps]).to(self.device)
         return context, codes.unflatten(0, (batch, length)), bins, state
+
+    @torch.no_grad()
+    def _imagined_frame(self, pixels: Tensor, bins: Tensor) -> Tensor:
+        """Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
+        dynamics = self.module.dynamics
+        values, context = self.tokenizer.encode_context(pixels)
+        features = self.tokenizer.context_features(values, pixels)
+        codes = self.tokenizer.encode_dynamics(pixels, features)[1].unsqueeze(1)
+        for frames in range(2, bins.shape[1] + 1):
+            # The frame to come is not seen by the head; its place only has to be filled.
+            hidden = dynamics.hidden(
+                dynamics.layout.sequence(context, torch.cat([codes, codes[:, -1:]], dim=1), bins[:, :frames])
+            )
+            following = dynamics.frame_logits(hidden, frames)[:, -1:].argmax(-1)
+            codes = torch.cat([codes, following], dim=1)
+        return self.tokenizer.decode_dynamics(codes[:, -1], features).clamp(0, 1)
 
     def _places(self, batch: int) -> tuple[Tensor, Tensor]:
         """Where in each clip the window starts, and where its context frame lies: there too, or before it."""

@@ -136,6 +136,9 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
     longest = max(settings.lengths)
     if longest > model.dynamics.max_frames:
         raise RoboAlignError(f"stage.lengths: expected at most max_frames {model.dynamics.max_frames}, found {longest}")
+    if settings.own_drift >= model.dynamics.max_frames:
+        limit = model.dynamics.max_frames - 1
+        raise RoboAlignError(f"stage.own_drift: expected at most {limit} (max_frames - 1), found {settings.own_drift}")
     samplers = {
         length + settings.context_distance: data.sampler(
             length + settings.context_distance,

@@ -18,7 +18,11 @@ from roboalign_core.tensors import load_tensors
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig, StateRange
 from roboalign_core.training.verb import TrainConfig, train
-from roboalign_core.world_model.model import load_config, load_tokenizer
+from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
+from roboalign_core.world_model.rollout import roll
+from roboalign_core.world_model.tokenizer import to_frames, to_pixels
+
+from .conftest import toy_episode
 
 Settings = Callable[..., TrainConfig]
 STILL = AugmentationConfig(photometric=False, geometric=False)
@@ -119,3 +123,38 @@ def test_imagined_frames_come_in_but_are_not_learned(store: Path, tokenizer: Pat
         assert len(rows) <= 2
         changed |= set(rows)
     assert len(changed) > 2, "other clips each time"
+
+
+def drifting(store: Path, tokenizer: Path, drift: int) -> DynamicsStage:
+    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
+    config = DynamicsStageConfig(clips=4, lengths=[4], context_distance=4, own_share=0.5, own_drift=drift)
+    samplers = {8: data.sampler(8, STILL, 0)}
+    torch.manual_seed(0)
+    return DynamicsStage(config, model, load_tokenizer(tokenizer, model), samplers, StateRange.none(), "cpu")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_context_of_its_own_is_what_a_rollout_would_show(store: Path, tokenizer: Path, steps: int) -> None:
+    stage = drifting(store, tokenizer, 4)
+    frames = torch.from_numpy(np.stack([toy_episode(index).frames[0] for index in range(3)]))
+    bins = torch.randint(0, 16, (3, steps + 1, 2))
+    found = to_frames(stage._imagined_frame(to_pixels(frames, (32, 32)), bins))
+    stage.module.dynamics.to(next(stage.tokenizer.parameters()).dtype)
+    model = WorldModel(stage.model, stage.tokenizer, stage.module.dynamics)
+    expected = roll(model, model.encode(frames), bins[:, :steps], "plain", 5, "frame").frames[:, -1]
+    assert (np.abs(found.numpy().astype(int) - expected) <= 8).mean() > 0.98, "but for rounding in bfloat16"
+
+
+def test_windows_after_re_encoding_start_from_the_drawing(store: Path, tokenizer: Path) -> None:
+    """Such a frame differs in nothing from its context, which is itself; those that follow are recorded ones."""
+    for drift in (0, 4):
+        stage = drifting(store, tokenizer, drift)
+        stage.config = replace(stage.config, moved_share=0.0, own_share=1.0)
+        _, codes, _, _ = stage._tokens()
+        assert (codes[:, 0] == stage.tokenizer.still_code).all()
+        assert (codes[:, 1:] != stage.tokenizer.still_code).any()
+
+
+def test_contexts_are_imagined_no_further_than_clips_reach_back() -> None:
+    with pytest.raises(RoboAlignError, match=r"stage.own_drift: expected 0 to context_distance \(3\), found 4"):
+        DynamicsStageConfig(context_distance=3, own_drift=4)
