@@ -13,6 +13,7 @@ from torch import Tensor
 from roboalign_core.benchmarks.timing import matmul_limit, timed
 from roboalign_core.bundled import resolve_model
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.torchvision_ops import declare_missing_ops
 from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.model import LLAMA, WorldModel
 from roboalign_core.world_model.rollout import Context, Imagination, Order
@@ -30,6 +31,7 @@ class HuggingFace:
     """Rollouts by ``transformers`` alone, as iVideoGPT and RLVR-World make them."""
 
     def __init__(self, world_model: WorldModel, name: str, implementation: str | None) -> None:
+        declare_missing_ops()  # transformers imports torchvision where it is installed
         from transformers import LlamaForCausalLM
 
         self.layout: TokenLayout = world_model.config.layout

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from roboalign_core.torchvision_ops import declare_missing_ops
 from roboalign_core.world_model import (
     DualBranchTokenizer,
     DynamicsConfig,
@@ -16,6 +17,8 @@ from roboalign_core.world_model import (
     WorldModelConfig,
 )
 from roboalign_core.world_model.dynamics import Dynamics
+
+declare_missing_ops()  # transformers, which some tests here compare with, imports torchvision where it is installed
 
 
 @pytest.fixture(scope="session")
