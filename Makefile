@@ -120,8 +120,8 @@ evaluate-tabletop: venv
 train-robosuite: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=robosuite_lift episodes=40 seed=0 out='$(ROBOSUITE)/train'
-	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=400
-	"$$run" train stage=dynamics model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
+	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) model.tokenizer.composite=false loop.steps=400
+	"$$run" train stage=dynamics model=tiny model.tokenizer.composite=false data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
 	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.contexts=1000 loop.steps=400
 	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda that lifts a cube' out='$(ROBOSUITE)/model'
 
