@@ -36,6 +36,15 @@ class HeldOut:
     box_columns: tuple[str, ...]
 
 
+def check_amounts(horizons: list[int], **amounts: tuple[int, int]) -> None:
+    """Raise RoboAlignError unless there are horizons, all of at least 1, and each ``name=(found, least)`` suffices."""
+    if not horizons or min(horizons) < 1:
+        raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {horizons}")
+    for name, (found, least) in amounts.items():
+        if found < least:
+            raise RoboAlignError(f"study.{name}: expected at least {least}, found {found}")
+
+
 def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int) -> HeldOut:
     """The first ``episodes`` (0: all) that are longer than ``steps`` frames, at the frame size (H, W).
 

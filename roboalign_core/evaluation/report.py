@@ -71,6 +71,15 @@ def write_report(path: str | os.PathLike[str], title: str, sections: Sequence[Se
     write_text(path, _PAGE.format(title=html.escape(title), style=_STYLE, body=body))
 
 
+def interval_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a table: every figure of a study that has a confidence interval, with its limits."""
+    return [
+        {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
+        for key, value in figures.items()
+        if f"{key}_ci_low" in figures
+    ]
+
+
 def figure_png(figure: Figure, dpi: int = 144) -> bytes:
     """A matplotlib figure as the bytes of a PNG file."""
     buffer = io.BytesIO()

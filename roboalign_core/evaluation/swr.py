@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from roboalign_core.errors import RoboAlignError, require
-from roboalign_core.evaluation.held_out import HeldOut, load_held_out
+from roboalign_core.evaluation.held_out import HeldOut, check_amounts, load_held_out
 from roboalign_core.evaluation.long_rollouts import Meter, Outcome, costs, means
 from roboalign_core.evaluation.metrics import psnr, ssim
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
@@ -67,11 +67,7 @@ class SwrStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.horizons or min(self.horizons) < 1:
-            raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {self.horizons}")
-        for name, least in (("batch", 1), ("episodes", 0), ("videos", 0)):
-            if getattr(self, name) < least:
-                raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
+        check_amounts(self.horizons, batch=(self.batch, 1), episodes=(self.episodes, 0), videos=(self.videos, 0))
         if self.order not in get_args(Order):
             raise RoboAlignError(f"study.order: expected one of {get_args(Order)}, found {self.order!r}")
 

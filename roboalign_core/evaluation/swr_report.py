@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roboalign_core.evaluation.long_rollouts import Outcome, costs, means
-from roboalign_core.evaluation.report import Section, Video, figure_png
+from roboalign_core.evaluation.report import Section, Video, figure_png, interval_rows
 from roboalign_core.evaluation.video import side_by_side
 
 
@@ -17,11 +17,6 @@ def report_sections(
     figures: Mapping[str, Any], outcomes: Mapping[str, Outcome], real: NDArray[np.uint8], videos: int
 ) -> list[Section]:
     """Plots against the horizon, costs, all variants beside real frames (E, T, H, W, 3), and the table of figures."""
-    rows = [
-        {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
-        for key, value in figures.items()
-        if f"{key}_ci_low" in figures
-    ]
     prices = [{"variant": name, **costs(outcome)} for name, outcome in outcomes.items()]
     labels = ["real", *outcomes]
     strips = [
@@ -36,7 +31,11 @@ def report_sections(
         Section("Against horizon", figures=[_plot(outcomes)]),
         Section("Costs", text=f"Times are of {len(real)} episodes in batches.", table=prices),
         Section("Side by side", videos=strips),
-        Section("Figures", text="Means over episodes with bootstrap intervals; differences are paired.", table=rows),
+        Section(
+            "Figures",
+            text="Means over episodes with bootstrap intervals; differences are paired.",
+            table=interval_rows(figures),
+        ),
     ]
 
 

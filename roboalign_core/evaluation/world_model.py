@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from roboalign_core.errors import RoboAlignError, require
-from roboalign_core.evaluation.held_out import HeldOut, load_held_out
+from roboalign_core.evaluation.held_out import HeldOut, check_amounts, load_held_out
 from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
@@ -71,11 +71,7 @@ class WorldModelStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.horizons or min(self.horizons) < 1:
-            raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {self.horizons}")
-        for name, least in (("batch", 1), ("episodes", 0), ("videos", 0)):
-            if getattr(self, name) < least:
-                raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
+        check_amounts(self.horizons, batch=(self.batch, 1), episodes=(self.episodes, 0), videos=(self.videos, 0))
         for name, kind in (("order", Order), ("baseline_order", Order), ("mode", Mode)):
             if getattr(self, name) not in get_args(kind):
                 raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roboalign_core.evaluation.positions import Array
-from roboalign_core.evaluation.report import Section, Video, figure_png
+from roboalign_core.evaluation.report import Section, Video, figure_png, interval_rows
 from roboalign_core.evaluation.video import side_by_side
 
 _PANELS = {
@@ -34,11 +34,6 @@ def report_sections(
     videos: int,
 ) -> list[Section]:
     """Plots against the horizon, real beside imagined (both (E, T, H, W, 3)), and the table of figures."""
-    rows = [
-        {"figure": key, "value": value, "95 % low": figures[f"{key}_ci_low"], "95 % high": figures[f"{key}_ci_high"]}
-        for key, value in figures.items()
-        if f"{key}_ci_low" in figures
-    ]
     strips = [
         Video(
             f"episode {index}: real | imagined",
@@ -53,7 +48,7 @@ def report_sections(
         Section(
             "Figures",
             text="Means over episodes with bootstrap intervals; centimetres are medians, differences paired means.",
-            table=rows,
+            table=interval_rows(figures),
         ),
     ]
 
