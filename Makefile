@@ -93,17 +93,18 @@ TABLETOP ?= runs/tabletop
 MODEL ?= tabletop
 ROBOSUITE ?= runs/robosuite_lift
 CALM := augmentation.photometric=false augmentation.geometric=false
+PLAIN := model.tokenizer.composite=false model.dynamics.positions=false
 OBJECTS := red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y
 MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.state.columns=[finger.x,finger.y,finger.z,$(OBJECTS)]'
 
 train-tabletop: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
-	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=15
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) loop.steps=100000 loop.minutes=38
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 loop.steps=100000 loop.minutes=10 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=17
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.cached=24000 loop.steps=100000 loop.minutes=42
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=13 loop.lr=1e-3 loop.warmup=30
 	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/refined/model' loop.steps=2000
-	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=1200
+	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=3000
 	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'
 
 # Held-out episodes have another seed than the training episodes.
@@ -113,15 +114,15 @@ evaluate-tabletop: venv
 	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
 	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
 	"$$run" evaluate study=closed_loop study.world_model='$(MODEL)' out=runs/evaluate/closed_loop
-	"$$run" collect env=tabletop episodes=64 steps=101 seed=2 out='$(TABLETOP)/long'
+	"$$run" collect env=tabletop episodes=200 steps=101 seed=2 out='$(TABLETOP)/long'
 	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr
 
 # A first model of the Panda, so that the loop has one to run with; not tuned.
 train-robosuite: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=robosuite_lift episodes=40 seed=0 out='$(ROBOSUITE)/train'
-	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) model.tokenizer.composite=false loop.steps=400
-	"$$run" train stage=dynamics model=tiny model.tokenizer.composite=false data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
+	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) $(PLAIN) loop.steps=400
+	"$$run" train stage=dynamics model=tiny $(PLAIN) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
 	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.contexts=1000 loop.steps=400
 	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda that lifts a cube' out='$(ROBOSUITE)/model'
 

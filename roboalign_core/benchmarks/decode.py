@@ -17,6 +17,7 @@ from roboalign_core.torchvision_ops import declare_missing_ops
 from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.model import LLAMA, WorldModel
 from roboalign_core.world_model.rollout import Context, Imagination, Order
+from roboalign_core.world_model.transformer import add_positions
 
 # What each way is, in the order of the results.
 WAYS = {
@@ -38,6 +39,8 @@ class HuggingFace:
         folder = resolve_model(name) / LLAMA
         self.network = LlamaForCausalLM.from_pretrained(folder, dtype=world_model.dtype)
         self.network = self.network.to(world_model.device).eval()
+        if world_model.dynamics.positions is not None:
+            add_positions(self.network, world_model.dynamics.positions.table().detach())
         self.options: dict[str, Any] = {"cache_implementation": implementation} if implementation else {}
 
     @torch.no_grad()

@@ -39,6 +39,22 @@ def distance_cm(state: Array, truth: Array, names: Sequence[str], columns: Seque
     return np.linalg.norm(state[..., index] - truth[..., index], axis=-1) * CENTIMETRES
 
 
+def has_moved(truth: Array, names: Sequence[str], columns: Sequence[str], moved: float) -> NDArray[np.bool_]:
+    """Whether an object is further than ``moved`` metres from where it was in the first frame.
+
+    Args:
+        truth: (E, T + 1, K), the first frame included.
+        names: of the K columns.
+        columns: of the object, metres.
+        moved: metres.
+
+    Returns:
+        (E, T) bool, of the frames after the first.
+    """
+    index = [list(names).index(column) for column in columns]
+    return np.asarray(np.linalg.norm(truth[:, 1:, index] - truth[:, :1, index], axis=-1) > moved)
+
+
 def moved_error_cm(
     state: Array, truth: Array, names: Sequence[str], objects: Mapping[str, Sequence[str]], moved: float
 ) -> Array:
@@ -57,8 +73,7 @@ def moved_error_cm(
     total = np.zeros(state.shape[:2])
     count = np.zeros(state.shape[:2])
     for columns in objects.values():
-        index = [list(names).index(column) for column in columns]
-        far = np.linalg.norm(truth[:, 1:, index] - truth[:, :1, index], axis=-1) > moved
+        far = has_moved(truth, names, columns, moved)
         total += np.where(far, distance_cm(state, truth[:, 1:], names, columns), 0)
         count += far
     with np.errstate(invalid="ignore", divide="ignore"):

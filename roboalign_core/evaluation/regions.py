@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from roboalign_core.episodes.boxes import region
 from roboalign_core.evaluation.held_out import HeldOut
 from roboalign_core.evaluation.metrics import unit_images
-from roboalign_core.evaluation.positions import Array
+from roboalign_core.evaluation.positions import Array, has_moved
 
 LOST = 0.5  # of the error that leaving it out would make
 VISIBLE = 0.15  # difference of a channel from the background, in [0, 1], above which a pixel stands out
@@ -26,6 +26,25 @@ def masks(data: HeldOut, regions: Mapping[str, Sequence[str]]) -> dict[str, NDAr
         return {}
     size = (data.frames.shape[2], data.frames.shape[3])
     return {name: region(data.boxes[:, 1:], data.box_columns, parts, size) for name, parts in regions.items()}
+
+
+def moved_objects(data: HeldOut, objects: Mapping[str, Sequence[str]], moved: float) -> NDArray[np.bool_]:
+    """(E, T, H, W) bool: the boxes of objects that are further than ``moved`` metres from where they were at first.
+
+    What rests is copied from the first frame, pixel by pixel: a mean over it says nothing about what was pushed.
+
+    Args:
+        data: the episodes, with boxes and states.
+        objects: state columns of each object, in metres; those without a box are left out.
+        moved: metres.
+    """
+    size = (data.frames.shape[2], data.frames.shape[3])
+    found = np.zeros((*data.boxes[:, 1:].shape[:2], *size), bool)
+    for name, columns in objects.items():
+        if f"{name}.left" in data.box_columns:
+            far = has_moved(data.state.astype(np.float64), data.columns, columns, moved)
+            found |= region(data.boxes[:, 1:], data.box_columns, [name], size) & far[..., None, None]
+    return found
 
 
 def lost(drawn: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Array:

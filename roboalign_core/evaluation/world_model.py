@@ -19,7 +19,7 @@ from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
-from roboalign_core.evaluation.regions import lost, masks
+from roboalign_core.evaluation.regions import lost, masks, moved_objects
 from roboalign_core.evaluation.report import write_report
 from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median, paired_difference
 from roboalign_core.evaluation.study import Study
@@ -193,7 +193,7 @@ def _imagine_batch(
         idle.frames,
         np.stack(bound, 1),
         rollout.tokens.cpu().numpy(),
-        context.start.cpu().numpy(),
+        model.encode_dynamics(torch.from_numpy(real[:, 0]), context.features).cpu().numpy(),
     )
 
 
@@ -216,6 +216,7 @@ def _curves(
 def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
     later = data.later
     regions = masks(data.held_out, config.regions)
+    pushed = moved_objects(data.held_out, config.objects, config.moved) if regions and config.objects else None
     everything = np.logical_or.reduce(list(regions.values())) if regions else None
     curves = {"shuffled_psnr_db": psnr(data.shuffled, later), "idle_psnr_db": psnr(data.idle, later)}
     moving = moving_region(data.held_out.frames)[:, 1:]
@@ -228,6 +229,8 @@ def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldMo
             curves[f"{view}_{name}_lost"] = lost(frames, later, mask)
         if perceptual is not None:
             curves[f"{view}_{perceptual.name}"] = perceptual(frames, later)
+        if pushed is not None:
+            curves[f"{view}_moved_object_psnr_db"] = psnr(frames, later, pushed)
         if everything is not None:
             curves[f"{view}_roi_psnr_db"] = psnr(frames, later, everything)
         if everything is not None and perceptual is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,12 @@ from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
-from roboalign_core.precision import native_dtype
 from roboalign_core.tensors import load_into
 from roboalign_core.training.checkpoints import RUN, newest_weights
-from roboalign_core.training.data import StoreSampler, TrainingData
-from roboalign_core.training.tokenizer import own_drawings
-from roboalign_core.world_model.actions import ActionBinner
+from roboalign_core.training.windows import WindowCache, WindowConfig, Windows, WindowSource
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
-from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
-
-STATE = "observation.state"  # the per-frame extra that holds where things are
-
 
 @dataclass
 class BalanceConfig:
@@ -59,17 +52,10 @@ class StateConfig:
 
 
 @dataclass
-class DynamicsStageConfig:
+class DynamicsStageConfig(WindowConfig):
     """What stage 2 draws and weighs.
 
     Attributes:
-        clips: clips a step.
-        lengths: frames a clip, one of these a step (the papers: 8).
-        context_distance: the context frame lies up to so many frames before the first one; mostly 0.
-        moved_share: share of the clips with distance above 0.
-        own_share: share of the clips whose context is a drawing of the model's own, as after re-encoding.
-        own_drift: such a context is what the model imagines up to so many frames after a real one, as Sliding Window
-            Re-encoding has it; 0: a real frame as the tokenizer draws it.
         frame_head_weight: weight of the one-pass head's loss beside the next-token loss.
         changed_weight: extra weight of tokens that differ from the frame before.
         label_smoothing: of both losses.
@@ -81,12 +67,6 @@ class DynamicsStageConfig:
         state: see :class:`StateConfig`.
     """
 
-    clips: int = 16
-    lengths: list[int] = field(default_factory=lambda: [9])
-    context_distance: int = 8
-    moved_share: float = 0.25
-    own_share: float = 0.25
-    own_drift: int = 0
     frame_head_weight: float = 1.0
     changed_weight: float = 1.0
     label_smoothing: float = 0.0
@@ -97,52 +77,10 @@ class DynamicsStageConfig:
     state: StateConfig = field(default_factory=StateConfig)
 
     def __post_init__(self) -> None:
-        if not self.lengths or min(self.lengths) < 2:
-            raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
-        if not 0 <= self.own_drift <= self.context_distance:
-            raise RoboAlignError(
-                f"stage.own_drift: expected 0 to context_distance ({self.context_distance}), found {self.own_drift}"
-            )
-        if self.context_distance < 0:
-            raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
-        for name in ("moved_share", "own_share", "imagined_share", "dropout"):
+        super().__post_init__()
+        for name in ("imagined_share", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class StateRange:
-    """Which columns of the recorded state are read, and their mean and standard deviation (K,)."""
-
-    columns: Tensor
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def none(cls) -> StateRange:
-        """No columns."""
-        return cls(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0))
-
-    @classmethod
-    def of(cls, data: TrainingData, columns: Sequence[str]) -> StateRange:
-        """The named columns of ``observation.state``.
-
-        Raises:
-            RoboAlignError: the data lacks one of them.
-        """
-        if not columns:
-            return cls.none()
-        names = data.column_names(STATE)
-        unknown = [column for column in columns if column not in names]
-        if unknown:
-            raise RoboAlignError(f"stage.state.columns: expected names among {', '.join(names)}, found {unknown[0]!r}")
-        chosen = torch.tensor([names.index(column) for column in columns])
-        mean, std = data.column_range(STATE)
-        return cls(chosen, mean[chosen], std[chosen])
-
-    def standardised(self, state: Tensor) -> Tensor:
-        """Recorded states (…, all columns) → (…, K)."""
-        return (state[..., self.columns] - self.mean) / self.std
 
 
 class DynamicsTraining(nn.Module):
@@ -162,27 +100,15 @@ class DynamicsTraining(nn.Module):
 
 
 class DynamicsStage:
-    """Next-token loss on the dynamics tokens after the first frame (RoboAlign-R1, A4, stage 2).
-
-    The frozen tokenizer codes every batch anew, so that augmentation reaches the tokens too.
-    """
+    """Next-token loss on the dynamics tokens after the first frame (RoboAlign-R1, A4, stage 2)."""
 
     def __init__(
-        self,
-        config: DynamicsStageConfig,
-        model: WorldModelConfig,
-        tokenizer: DualBranchTokenizer,
-        samplers: Mapping[int, StoreSampler],
-        state: StateRange,
-        device: str,
+        self, config: DynamicsStageConfig, source: WindowSource, caches: Mapping[int, WindowCache] | None = None
     ) -> None:
-        self.config, self.model, self.samplers = config, model, dict(samplers)
-        self.target = state
-        self.device = torch.device(device)
-        # In the number format of inference, so that the codes learned from are the codes met later.
-        self.tokenizer = tokenizer.to(self.device, native_dtype(self.device)).eval().requires_grad_(False)
-        self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
-        self.module = DynamicsTraining(model, len(state.columns)).to(self.device)
+        """``caches`` by length; without them ``source`` codes every batch anew."""
+        self.config, self.source, self.caches = config, source, caches
+        self.device, self.tokenizer = source.device, source.tokenizer
+        self.module = DynamicsTraining(source.model, len(source.state.columns)).to(self.device)
 
     def start_from(self, run: Path, world_model: str) -> None:
         """Begin with the newest weights of another run of this stage.
@@ -198,12 +124,12 @@ class DynamicsStage:
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Losses of the token head, of the one-pass head and of the positions on a fresh batch."""
-        context, codes, bins, state = self._tokens()
-        dynamics, frames = self.module.dynamics, codes.shape[1]
-        ids = dynamics.layout.sequence(context, self._disturb(self._imagined(context, codes, bins)), bins)
-        hidden = dynamics.hidden(ids)
-        target = codes[:, 1:]
-        changed = target != codes[:, :-1]
+        windows = self._windows()
+        dynamics, frames = self.module.dynamics, windows.codes.shape[1]
+        given = self._disturb(self._imagined(windows))
+        hidden = dynamics.hidden(dynamics.layout.sequence(windows.context, given, windows.actions))
+        target = windows.codes[:, 1:]
+        changed = target != windows.codes[:, :-1]
         weight = 1 + self.config.changed_weight * changed.float()
         weight = weight / weight.mean()
         token_logits = dynamics.token_logits(hidden, frames)
@@ -221,8 +147,10 @@ class DynamicsStage:
         if self.module.state is None:
             return loss, figures
         predicted = self.module.next_state(hidden, frames).float()
-        figures["state_error"] = ((predicted.detach() - state[:, 1:]).abs() * self.target.std.to(state)).mean().item()
-        return loss + self.config.state.weight * F.smooth_l1_loss(predicted, state[:, 1:], beta=0.1), figures
+        state = windows.state[:, 1:]
+        error = (predicted.detach() - state).abs() * self.source.state.std.to(state)
+        figures["state_error"] = error.mean().item()
+        return loss + self.config.state.weight * F.smooth_l1_loss(predicted, state, beta=0.1), figures
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         each = F.cross_entropy(
@@ -234,15 +162,16 @@ class DynamicsStage:
         return (each * weight.flatten()).mean()
 
     @torch.no_grad()
-    def _imagined(self, context: Tensor, codes: Tensor, bins: Tensor) -> Tensor:
-        """Codes (B, T, m); in some clips all frames but the first as imagined from the recorded frame before each."""
-        count, frames = round(self.config.imagined_share * len(codes)), codes.shape[1]
+    def _imagined(self, windows: Windows) -> Tensor:
+        """Codes (B, T, m) to come in; in some clips all but the first as imagined from the recorded frame before."""
+        given, frames = windows.given, windows.codes.shape[1]
+        count = round(self.config.imagined_share * len(windows))
         if not count:
-            return codes
-        rows, dynamics = torch.randperm(len(codes))[:count], self.module.dynamics
-        hidden = dynamics.hidden(dynamics.layout.sequence(context[rows], codes[rows], bins[rows]))
-        mixed = codes.clone()
-        mixed[rows, 1:] = dynamics.frame_logits(hidden, frames).argmax(-1)
+            return given
+        rows, dynamics = torch.randperm(len(windows))[:count], self.module.dynamics
+        ids = dynamics.layout.sequence(windows.context[rows], given[rows], windows.actions[rows])
+        mixed = given.clone()
+        mixed[rows, 1:] = dynamics.frame_logits(dynamics.hidden(ids), frames).argmax(-1)
         return mixed
 
     def _disturb(self, codes: Tensor) -> Tensor:
@@ -253,37 +182,16 @@ class DynamicsStage:
         drop[:, 0] = False
         return torch.where(drop, noise, codes)
 
-    @torch.no_grad()
-    def _tokens(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Context codes (B, n), dynamics codes (B, T, m), action bins (B, T, A), states (B, T, K) of a fresh batch."""
-        length = self.config.lengths[int(torch.randint(len(self.config.lengths), ()))]
-        clip = self.samplers[length + self.config.context_distance].sample(self.config.clips)
-        batch = clip.frames.shape[0]
-        start, source = self._places(batch)
-        rows, own = torch.arange(batch), round(self.config.own_share * batch)
-        drift = int(torch.randint(1, self.config.own_drift + 1, ())) if own and self.config.own_drift else 0
-        source[:own] = source[:own].clamp(min=drift)
-        start = torch.maximum(start, source)
-        steps = start[:, None] + torch.arange(length)
-        size = self.model.image_size
-        pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
-        later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
-        if drift:
-            past = source[:own, None] - drift + torch.arange(drift + 1)
-            bins = self.binner(clip.actions[rows[:own, None], past]).to(self.device)
-            real = to_pixels(clip.frames[rows[:own], past[:, 0]].to(self.device), size)
-            pixels = torch.cat([self._imagined_frame(real, bins), pixels[own:]])
-        else:
-            elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
-            pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
-        redrawn = (rows < own) & (start == source)  # re-encoding starts from the drawing, not from what was drawn
-        later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
-        values, context = self.tokenizer.encode_context(pixels)
-        features = self.tokenizer.context_features(values, pixels)
-        _, codes = self.tokenizer.encode_dynamics(later, features.repeat(length))
-        bins = self.binner(clip.actions[rows[:, None], steps]).to(self.device)
-        state = self.target.standardised(clip.extra[rows[:, None], steps]).to(self.device)
-        return context, codes.unflatten(0, (batch, length)), bins, state
+    def _windows(self) -> Windows:
+        """The next batch."""
+        config, imagine = self.config, self._imagined_frame if self.config.own_drift else None
+        length = config.lengths[int(torch.randint(len(config.lengths), ()))]
+        if self.caches is None:
+            return self.source.draw(length, config.clips, config.own, imagine)
+        if imagine is None or not config.own:
+            return self.caches[length].draw(config.clips, own=True).to(self.device)
+        rest = self.caches[length].draw(config.clips - config.own, own=False).to(self.device)
+        return Windows.join([self.source.draw(length, config.own, config.own, imagine), rest])
 
     @torch.no_grad()
     def _imagined_frame(self, pixels: Tensor, bins: Tensor) -> Tensor:
@@ -291,7 +199,7 @@ class DynamicsStage:
         dynamics = self.module.dynamics
         values, context = self.tokenizer.encode_context(pixels)
         features = self.tokenizer.context_features(values, pixels)
-        codes = self.tokenizer.encode_dynamics(pixels, features)[1].unsqueeze(1)
+        codes = self.tokenizer.encode_start(pixels, features).unsqueeze(1)
         for frames in range(2, bins.shape[1] + 1):
             # The frame to come is not seen by the head; its place only has to be filled.
             hidden = dynamics.hidden(
@@ -301,35 +209,17 @@ class DynamicsStage:
             codes = torch.cat([codes, following], dim=1)
         return self.tokenizer.decode_dynamics(codes[:, -1], features).clamp(0, 1)
 
-    def _places(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Where in each clip the window starts, and where its context frame lies: there too, or before it."""
-        room = self.config.context_distance
-        if not room:
-            return torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
-        far = torch.rand(batch) < self.config.moved_share
-        # A window that is its own context may start anywhere: otherwise no episode's beginning would ever be seen.
-        start = torch.where(far, room, torch.randint(0, room + 1, (batch,)))
-        return start, torch.where(far, start - torch.randint(1, room + 1, (batch,)), start)
-
     def state(self) -> dict[str, Any]:
         """Of the samplers."""
-        return {str(length): sampler.state_dict() for length, sampler in self.samplers.items()}
+        return self.source.state_dict()
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
-        for length, sampler in self.samplers.items():
-            sampler.load_state_dict(state[str(length)])
+        self.source.load_state_dict(state)
 
     def export(self, folder: Path) -> None:
         """The whole world model."""
-        WorldModel(self.model, self.tokenizer, self.module.dynamics).save_pretrained(folder)
-
-
-def _first(chosen: Tensor, length: int) -> Tensor:
-    """Clips (B,) → (B · length, 1, 1, 1): true at the first frame of the chosen ones."""
-    mask = torch.zeros(len(chosen), length, dtype=torch.bool)
-    mask[:, 0] = chosen
-    return mask.flatten()[:, None, None, None]
+        WorldModel(self.source.model, self.tokenizer, self.module.dynamics).save_pretrained(folder)
 
 
 @torch.no_grad()

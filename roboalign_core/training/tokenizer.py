@@ -17,7 +17,7 @@ from roboalign_core.training.discriminator import PatchDiscriminator
 from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.model import save_tokenizer
-from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
+from roboalign_core.world_model.tokenizer import GREY, DualBranchTokenizer, to_pixels
 
 
 @dataclass
@@ -31,6 +31,7 @@ class TokenizerStageConfig:
         nearest: the smallest; by default 0, because Sliding Window Re-encoding makes the current frame its own context.
         same_share: share of the later frames at distance 0.
         own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
+        grey_share: share of the clips whose context frame is grey, so that start frames can be coded by themselves.
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
         squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
@@ -44,6 +45,7 @@ class TokenizerStageConfig:
     nearest: int = 0
     same_share: float = 0.1
     own_share: float = 0.25
+    grey_share: float = 0.125
     foreground: float = 4.0
     motion: float = 4.0
     squared: float = 4.0
@@ -53,7 +55,7 @@ class TokenizerStageConfig:
     adversarial_after: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("same_share", "own_share"):
+        for name in ("same_share", "own_share", "grey_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
         for name in ("perceptual", "adversarial", "adversarial_after"):
@@ -131,6 +133,7 @@ class TokenizerStage:
         own = round(self.config.own_share * batch)
         elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
         context = own_drawings(self.tokenizer, to_pixels(frames[:, 0], size), elsewhere)
+        context[batch - round(self.config.grey_share * batch) :] = GREY
         return context, to_pixels(frames[index, steps].flatten(0, 1), size)
 
     def state(self) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.precision import find_device
+from roboalign_core.precision import find_device, native_dtype
 from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
-from roboalign_core.training.dynamics import STATE, DynamicsStage, DynamicsStageConfig, StateRange
+from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
+from roboalign_core.training.windows import STATE, StateRange, WindowCache, WindowSource
 from roboalign_core.verb import Verb
 from roboalign_core.world_model.config import DynamicsConfig, TokenizerConfig, WorldModelConfig
 from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
@@ -123,7 +124,6 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
             f"world_model: expected a tokenizer with composite={config.model.tokenizer.composite}, as the recipe says, "
             f"found {model.tokenizer.composite} in {folder}"
         )
-    tokenizer = load_tokenizer(folder, model)
     if model.action_dim != data.action_dim:
         raise RoboAlignError(
             f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}"
@@ -139,21 +139,46 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
     if settings.own_drift >= model.dynamics.max_frames:
         limit = model.dynamics.max_frames - 1
         raise RoboAlignError(f"stage.own_drift: expected at most {limit} (max_frames - 1), found {settings.own_drift}")
-    samplers = {
-        length + settings.context_distance: data.sampler(
-            length + settings.context_distance,
-            config.augmentation,
-            config.loop.seed,
-            **asdict(settings.balance),
-            extra=STATE if settings.state.columns else "",
-        )
-        for length in settings.lengths
-    }
-    state = StateRange.of(data, settings.state.columns)
-    stage = DynamicsStage(settings, model, tokenizer, samplers, state, config.loop.device)
+    device = torch.device(config.loop.device)
+    # In the number format of inference, so that the codes learned from are the codes met later.
+    tokenizer = load_tokenizer(folder, model).to(device, native_dtype(device)).eval().requires_grad_(False)
+
+    def source() -> WindowSource:
+        samplers = {
+            length + settings.context_distance: data.sampler(
+                length + settings.context_distance,
+                config.augmentation,
+                config.loop.seed,
+                **asdict(settings.balance),
+                extra=STATE if settings.state.columns else "",
+            )
+            for length in settings.lengths
+        }
+        state = StateRange.of(data, settings.state.columns)
+        return WindowSource(settings, model, tokenizer, samplers, state, device)
+
+    caches = _window_caches(config, settings, data, source) if settings.cached else None
+    stage = DynamicsStage(settings, source(), caches)
     if settings.start and Checkpoints(Path(config.out) / CHECKPOINTS).newest() is None:
         stage.start_from(Path(settings.start), config.world_model)
     return stage
+
+
+def _window_caches(
+    config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData, source: Callable[[], WindowSource]
+) -> dict[int, WindowCache]:
+    """By length; ``source`` is asked for a fresh one each time, so that the run draws the same whether or not it builds."""
+    depends = {
+        "data": data.identity,
+        "augmentation": asdict(config.augmentation),
+        "balance": asdict(settings.balance),
+        "state": settings.state.columns,
+    }
+    folder = Path(settings.cache or Path(config.out) / "windows")
+    return {
+        length: WindowCache.open_or_build(folder, source(), length, depends, config.loop.seed)
+        for length in settings.lengths
+    }
 
 
 def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:

@@ -90,6 +90,8 @@ class DynamicsConfig:
         max_frames: longest sequence in frames (context frame not counted) that positions exist for.
         frame_head_layers: transformer layers of the head that predicts all tokens of a frame in one pass.
         rope_theta: base of the rotary position embedding.
+        positions: whether a learned vector for each place in the sequence is added to the embeddings. Rotary positions
+            alone are relative in one dimension, and where things are in an image has to be worked out from them.
     """
 
     layers: int = 4
@@ -99,6 +101,7 @@ class DynamicsConfig:
     max_frames: int = 9
     frame_head_layers: int = 2
     rope_theta: float = 10000.0
+    positions: bool = True
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):

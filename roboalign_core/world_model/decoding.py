@@ -64,6 +64,7 @@ class Decoder:
         backbone = dynamics.backbone
         self.config, self.capacity = backbone.config, backbone.capacity
         self._table = dynamics.table().detach()
+        self._positions = None if dynamics.positions is None else dynamics.positions.table().detach()
         self._layers = [_Layer.of(layer) for layer in backbone.layers if isinstance(layer, DecoderLayer)]
         self._norm = backbone.norm.weight.detach()
         self._rotary = backbone.rotary.to(self._norm.dtype)
@@ -86,6 +87,8 @@ class Decoder:
         if end > cache.keys.shape[-2]:
             raise RoboAlignError(f"dynamics transformer: expected at most {cache.keys.shape[-2]} tokens, found {end}")
         x = self._table[ids]
+        if self._positions is not None:
+            x = x + self._positions[start:end]
         mask = _causal_mask(start, end, x)
         for index, layer in enumerate(self._layers):
             mixed = self._attend(_normalised(x), layer, cache, index, start, mask)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from roboalign_core.world_model.config import WorldModelConfig
-from roboalign_core.world_model.embedding import TokenEmbedding
+from roboalign_core.world_model.embedding import PositionEmbedding, TokenEmbedding
 from roboalign_core.world_model.layers import Block
 from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.transformer import LlamaBackbone
@@ -49,6 +49,7 @@ class Dynamics(nn.Module):
         self.layout: TokenLayout = config.layout
         self.max_frames = config.dynamics.max_frames
         self.embedding: TokenEmbedding | nn.Embedding = TokenEmbedding(config)
+        self.positions = PositionEmbedding(config) if config.dynamics.positions else None
         self.backbone = LlamaBackbone(config.dynamics, self.layout.length(self.max_frames))
         self.frame_head = FrameHead(config)
         self._init(config.dynamics.layers)
@@ -62,7 +63,8 @@ class Dynamics(nn.Module):
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Ids (B, L) of whole sequences → hidden states (B, L, dim)."""
-        return self.backbone(self.embedding(ids))
+        x = self.embedding(ids)
+        return self.backbone(x if self.positions is None else x + self.positions.table()[: ids.shape[1]])
 
     def table(self, entries: int | None = None) -> Tensor:
         """Embeddings (vocabulary, dim), or the first ``entries`` rows."""

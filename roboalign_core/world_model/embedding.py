@@ -38,6 +38,21 @@ class TokenEmbedding(nn.Module):
         return self.free[ids] + self.network(self.meaning[ids])
 
 
+class PositionEmbedding(nn.Module):
+    """One vector a place in the sequence: of a context cell, or of a frame plus of a place within each frame."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        layout, dim = config.layout, config.dynamics.dim
+        self.context_position = nn.Parameter(torch.randn(layout.context_tokens, dim) * 0.02)
+        self.frame_position = nn.Parameter(torch.randn(config.dynamics.max_frames, 1, dim) * 0.02)
+        self.place_position = nn.Parameter(torch.randn(1, layout.frame_tokens, dim) * 0.02)
+
+    def table(self) -> Tensor:
+        """(capacity, dim), of all places in order."""
+        return torch.cat([self.context_position, (self.frame_position + self.place_position).flatten(0, 1)])
+
+
 def _meanings(config: WorldModelConfig) -> Tensor:
     """(vocabulary, features): kind of token, and sines of its FSQ values or of its action bin."""
     layout = config.layout

@@ -26,7 +26,8 @@ from roboalign_core.world_model.transformer import llama_config
 if TYPE_CHECKING:
     from roboalign_core.world_model.session import Session
 
-CONFIG, TOKENIZER, FRAME_HEAD, LLAMA = "config.json", "tokenizer.safetensors", "frame_head.safetensors", "dynamics"
+CONFIG, TOKENIZER, LLAMA = "config.json", "tokenizer.safetensors", "dynamics"
+FRAME_HEAD, POSITIONS = "frame_head.safetensors", "positions.safetensors"
 
 
 def check_frame(frame: np.ndarray) -> None:
@@ -106,12 +107,18 @@ class WorldModel:
         dynamics = Dynamics(config)
         llama = load_tensors(folder / LLAMA / "model.safetensors")
         dynamics.embedding = nn.Embedding(config.layout.vocabulary, config.dynamics.dim)
-        load_into(dynamics, _from_llama(llama, load_tensors(folder / FRAME_HEAD)), f"{folder}/{LLAMA}")
+        rest = {"frame_head": load_tensors(folder / FRAME_HEAD)}
+        if config.dynamics.positions:
+            rest["positions"] = load_tensors(folder / POSITIONS)
+        load_into(dynamics, _from_llama(llama, rest), f"{folder}/{LLAMA}")
         dtype = native_dtype(device) if dtype is None else dtype
         return cls(config, tokenizer.to(device, dtype), dynamics.to(device, dtype))
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.bfloat16) -> None:
-        """Write safetensors and config.json, each file atomically; ``dynamics/`` loads as ``LlamaForCausalLM``."""
+        """Write safetensors and config.json, each file atomically.
+
+        ``dynamics/`` loads as ``LlamaForCausalLM``; see :func:`roboalign_core.world_model.transformer.add_positions`.
+        """
         folder = Path(folder)
         save_tokenizer(folder, self.config, self.tokenizer, dtype)
         save_tensors(folder / LLAMA / "model.safetensors", _to_llama(self.dynamics), dtype)
@@ -119,6 +126,8 @@ class WorldModel:
         settings = llama_config(self.config.dynamics, self.config.layout.vocabulary, capacity)
         write_json(folder / LLAMA / "config.json", {**settings, "dtype": str(dtype).removeprefix("torch.")})
         save_tensors(folder / FRAME_HEAD, self.dynamics.frame_head.state_dict(), dtype)
+        if self.dynamics.positions is not None:
+            save_tensors(folder / POSITIONS, self.dynamics.positions.state_dict(), dtype)
 
     # -- imagination ------------------------------------------------------------------------------------------------
 
@@ -168,11 +177,11 @@ class WorldModel:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Context:
-        """uint8 frames (B, H, W, 3) as contexts, and each relative to itself as the frame to start from."""
+        """uint8 frames (B, H, W, 3) as contexts, and as the frames to start from."""
         pixels = to_pixels(frames.to(self.device), self.config.image_size)
         values, codes = self.tokenizer.encode_context(pixels)
         features = self.tokenizer.context_features(values, pixels)
-        return Context(codes, self.tokenizer.encode_dynamics(pixels, features)[1], features)
+        return Context(codes, self.tokenizer.encode_start(pixels, features), features)
 
     @torch.no_grad()
     def encode_dynamics(self, frames: Tensor, features: ContextFeatures) -> Tensor:
@@ -214,12 +223,12 @@ def _to_llama(dynamics: Dynamics) -> dict[str, Tensor]:
     return {**backbone, "model.embed_tokens.weight": dynamics.table()}
 
 
-def _from_llama(llama: dict[str, Tensor], frame_head: dict[str, Tensor]) -> dict[str, Tensor]:
-    rest = dict(llama)
+def _from_llama(llama: dict[str, Tensor], others: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    backbone = dict(llama)
     try:
-        table = rest.pop("model.embed_tokens.weight")
+        table = backbone.pop("model.embed_tokens.weight")
     except KeyError as error:
         raise RoboAlignError(f"dynamics weights: expected a LlamaForCausalLM checkpoint, found no {error}") from error
-    state = {name.replace("model.", "backbone.", 1): value for name, value in rest.items()}
+    state = {name.replace("model.", "backbone.", 1): value for name, value in backbone.items()}
     state["embedding.weight"] = table
-    return state | {f"frame_head.{name}": value for name, value in frame_head.items()}
+    return state | {f"{part}.{name}": value for part, tensors in others.items() for name, value in tensors.items()}

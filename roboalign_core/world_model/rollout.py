@@ -28,7 +28,8 @@ class Context:
 
     Attributes:
         codes: (b, context_tokens), b = 1 where all candidates share it.
-        start: (b, dynamics_tokens), the current frame relative to the context.
+        start: (b, dynamics_tokens), the current frame: relative to the context where it is a later one, else as
+            :meth:`~roboalign_core.world_model.tokenizer.DualBranchTokenizer.encode_start` codes it.
         features: what decoding needs of the context.
     """
 

@@ -12,6 +12,8 @@ from roboalign_core.world_model.config import NORM_GROUPS, TokenizerConfig
 from roboalign_core.world_model.fsq import FSQ
 from roboalign_core.world_model.layers import Block, ConvBlock
 
+GREY = 0.5  # of the frame that a start frame is coded relative to
+
 
 @dataclass(frozen=True, slots=True)
 class ContextFeatures:
@@ -133,8 +135,9 @@ class DualBranchTokenizer(nn.Module):
     decoder draws what changed and how far it covers the context frame; the rest is the context frame's own pixels (as
     in Finn et al. 2016), so that what stands still neither blurs nor drifts, also when drawn frames become contexts.
     A dynamics token whose pixels have not changed since the context frame always is ``still_code``: a code that is free
-    to vary would vary, and the transformer would have to predict what means nothing. Without ``composite`` there is
-    none of this, and later frames are drawn from codes alone.
+    to vary would vary, and the transformer would have to predict what means nothing. A frame that rollouts start from
+    would be nothing but such tokens, so it is coded relative to a grey frame (:meth:`encode_start`). Without
+    ``composite`` there is none of this, and later frames are drawn from codes alone.
     Pixels are float (B, 3, H, W) in [0, 1]; codes are int64.
     """
 
@@ -193,6 +196,18 @@ class DualBranchTokenizer(nn.Module):
             return values, codes
         changed = self._changed(pixels, context.pixels)
         return values * changed.unsqueeze(-1), torch.where(changed, codes, self.still_code)
+
+    def encode_start(self, pixels: Tensor, context: ContextFeatures) -> Tensor:
+        """Pixels (B, 3, H, W) and themselves as contexts → codes (B, m) of the frame that a rollout starts from.
+
+        With ``composite`` relative to a grey frame: relative to itself it would say nothing, and what lies where would
+        stand in the context tokens alone, none of which covers the cell of a dynamics token.
+        """
+        if not self.config.composite:
+            return self.encode_dynamics(pixels, context)[1]
+        grey = torch.full_like(pixels[:1], GREY)
+        features = self.context_features(self.encode_context(grey)[0], grey)
+        return self.encode_dynamics(pixels, features.repeat(len(pixels)))[1]
 
     @property
     def still_code(self) -> int:

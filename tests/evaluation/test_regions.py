@@ -6,7 +6,7 @@ import numpy as np
 
 from roboalign_core.episodes.boxes import box_columns, boxes_of
 from roboalign_core.evaluation.held_out import HeldOut
-from roboalign_core.evaluation.regions import lost, masks
+from roboalign_core.evaluation.regions import lost, masks, moved_objects
 
 
 def frames() -> tuple[np.ndarray, np.ndarray]:
@@ -57,3 +57,16 @@ def test_masks_are_of_the_frames_after_the_first() -> None:
     data = HeldOut(real, none[:, 1:], none, (), boxes, box_columns(["finger"]))
     np.testing.assert_array_equal(masks(data, {"robot": ["finger"]})["robot"], mask[:, 1:])
     assert masks(HeldOut(real, none[:, 1:], none, (), none, ()), {"robot": ["finger"]}) == {}
+
+
+def test_only_objects_that_moved_count_as_pushed() -> None:
+    real, mask = frames()
+    boxes = np.stack([[np.concatenate([boxes_of([each]), boxes_of([mask[0, 0]])]) for each in mask[0]]])
+    state = np.zeros((1, 6, 3), np.float32)
+    state[0, :, 0] = np.arange(6) * 0.01
+    objects = {"cube": ["cube.x"], "ball": ["ball.x"], "ghost": ["ghost.x"]}
+    names = tuple(column for columns in objects.values() for column in columns)
+    data = HeldOut(real, np.zeros((1, 5, 0), np.float32), state, names, boxes, box_columns(["cube", "ball"]))
+    found = moved_objects(data, objects, 0.025)
+    np.testing.assert_array_equal(found[0, :2], np.zeros_like(mask[0, 1:3]), "not further than 2.5 cm yet")
+    np.testing.assert_array_equal(found[0, 2:], mask[0, 3:], "the cube's box alone")

@@ -14,10 +14,12 @@ import torch
 
 from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import native_dtype
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.data import TrainingData
-from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig, StateRange
+from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.verb import TrainConfig, train
+from roboalign_core.training.windows import StateRange, WindowSource
 from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
 from roboalign_core.world_model.rollout import roll
 from roboalign_core.world_model.tokenizer import to_frames, to_pixels
@@ -34,6 +36,19 @@ def tokenizer(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> P
     torch.set_num_threads(1)
     train(settings("tokenizer", folder, steps=40))
     return folder / "model"
+
+
+def stage_of(config: DynamicsStageConfig, store: Path, tokenizer: Path) -> DynamicsStage:
+    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
+    samplers = {
+        length + config.context_distance: data.sampler(length + config.context_distance, STILL, 0)
+        for length in config.lengths
+    }
+    coder = load_tokenizer(tokenizer, model).to(native_dtype(torch.device("cpu"))).eval()
+    torch.manual_seed(0)
+    return DynamicsStage(
+        config, WindowSource(config, model, coder, samplers, StateRange.none(), torch.device("cpu"))
+    )
 
 
 def with_state(settings: Settings, out: Path, tokenizer: Path, columns: list[str], steps: int = 4) -> TrainConfig:
@@ -76,11 +91,10 @@ def test_states_belong_to_their_frames(store: Path, tokenizer: Path) -> None:
 
 def test_windows_cover_the_beginnings_of_episodes(store: Path, tokenizer: Path) -> None:
     """A clip is longer than its window, so that a context may lie before it; most windows are their own context."""
-    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
-    config = DynamicsStageConfig(clips=4, lengths=[4], context_distance=3, moved_share=0.25)
-    samplers = {7: data.sampler(7, STILL, 0)}
-    stage = DynamicsStage(config, model, load_tokenizer(tokenizer, model), samplers, StateRange.none(), "cpu")
-    start, source = stage._places(2000)
+    stage = stage_of(
+        DynamicsStageConfig(clips=4, lengths=[4], context_distance=3, moved_share=0.25), store, tokenizer
+    )
+    start, source = stage.source._places(2000)
     assert set(start[source == start].tolist()) == {0, 1, 2, 3}
     assert set((start - source)[source != start].tolist()) == {1, 2, 3}
     assert 0.2 < (source != start).float().mean() < 0.3
@@ -110,27 +124,23 @@ def test_a_run_resumes_without_the_run_it_started_from(settings: Settings, token
 
 def test_imagined_frames_come_in_but_are_not_learned(store: Path, tokenizer: Path) -> None:
     """In the share that is asked for, after the first frame, and only as input: the targets stay recorded."""
-    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
-    config = DynamicsStageConfig(clips=4, lengths=[4], context_distance=0, imagined_share=0.5)
-    samplers = {4: data.sampler(4, STILL, 0)}
-    stage = DynamicsStage(config, model, load_tokenizer(tokenizer, model), samplers, StateRange.none(), "cpu")
-    context, codes, bins, _ = stage._tokens()
+    stage = stage_of(
+        DynamicsStageConfig(clips=4, lengths=[4], context_distance=0, imagined_share=0.5), store, tokenizer
+    )
+    windows = stage._windows()
     changed = set()
     for _ in range(8):
-        given = stage._imagined(context, codes, bins)
-        assert torch.equal(given[:, 0], codes[:, 0])
-        rows = (given != codes).flatten(1).any(1).nonzero().flatten().tolist()
+        given = stage._imagined(windows)
+        assert torch.equal(given[:, 0], windows.start)
+        rows = (given != windows.given).flatten(1).any(1).nonzero().flatten().tolist()
         assert len(rows) <= 2
         changed |= set(rows)
     assert len(changed) > 2, "other clips each time"
 
 
 def drifting(store: Path, tokenizer: Path, drift: int) -> DynamicsStage:
-    data, model = TrainingData([str(store)], (32, 32)), load_config(tokenizer)
     config = DynamicsStageConfig(clips=4, lengths=[4], context_distance=4, own_share=0.5, own_drift=drift)
-    samplers = {8: data.sampler(8, STILL, 0)}
-    torch.manual_seed(0)
-    return DynamicsStage(config, model, load_tokenizer(tokenizer, model), samplers, StateRange.none(), "cpu")
+    return stage_of(config, store, tokenizer)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -140,7 +150,7 @@ def test_a_context_of_its_own_is_what_a_rollout_would_show(store: Path, tokenize
     bins = torch.randint(0, 16, (3, steps + 1, 2))
     found = to_frames(stage._imagined_frame(to_pixels(frames, (32, 32)), bins))
     stage.module.dynamics.to(next(stage.tokenizer.parameters()).dtype)
-    model = WorldModel(stage.model, stage.tokenizer, stage.module.dynamics)
+    model = WorldModel(stage.source.model, stage.tokenizer, stage.module.dynamics)
     expected = roll(model, model.encode(frames), bins[:, :steps], "plain", 5, "frame").frames[:, -1]
     assert (np.abs(found.numpy().astype(int) - expected) <= 8).mean() > 0.98, "but for rounding in bfloat16"
 
@@ -149,10 +159,10 @@ def test_windows_after_re_encoding_start_from_the_drawing(store: Path, tokenizer
     """Such a frame differs in nothing from its context, which is itself; those that follow are recorded ones."""
     for drift in (0, 4):
         stage = drifting(store, tokenizer, drift)
-        stage.config = replace(stage.config, moved_share=0.0, own_share=1.0)
-        _, codes, _, _ = stage._tokens()
-        assert (codes[:, 0] == stage.tokenizer.still_code).all()
-        assert (codes[:, 1:] != stage.tokenizer.still_code).any()
+        stage.config = stage.source.config = replace(stage.config, moved_share=0.0, own_share=1.0)
+        windows = stage._windows()
+        assert (windows.codes[:, 0] == stage.tokenizer.still_code).all()
+        assert (windows.codes[:, 1:] != stage.tokenizer.still_code).any()
 
 
 def test_contexts_are_imagined_no_further_than_clips_reach_back() -> None:

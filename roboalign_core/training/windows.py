@@ -1,0 +1,293 @@
+"""Windows of episodes as tokens: what the dynamics stage learns from, coded anew for each batch or once for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.tensors import load_tensors, save_tensors
+from roboalign_core.training.data import StoreSampler, TrainingData
+from roboalign_core.training.tokenizer import own_drawings
+from roboalign_core.world_model.actions import ActionBinner
+from roboalign_core.world_model.config import WorldModelConfig
+from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
+
+STATE = "observation.state"  # the per-frame extra that holds where things are
+
+Imagine = Callable[[Tensor, Tensor], Tensor]
+"""Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
+
+
+@dataclass
+class WindowConfig:
+    """Which windows are drawn.
+
+    Attributes:
+        clips: windows a step.
+        lengths: frames a window, one of these a step (the papers: 8).
+        context_distance: the context frame lies up to so many frames before the first one; mostly 0.
+        moved_share: share of the windows with distance above 0.
+        own_share: share of the windows whose context is a drawing of the model's own, as after re-encoding.
+        own_drift: such a context is what the model imagines up to so many frames after a real one, as Sliding Window
+            Re-encoding has it; 0: a real frame as the tokenizer draws it.
+        cached: windows of each length that are coded once, before training, and drawn from ever after (those with
+            imagined contexts are always coded anew); 0: every batch is coded anew.
+        cache: folder of the coded windows, which other runs on the same tokenizer, data and settings share; where
+            empty, the run's own.
+    """
+
+    clips: int = 16
+    lengths: list[int] = field(default_factory=lambda: [9])
+    context_distance: int = 8
+    moved_share: float = 0.25
+    own_share: float = 0.25
+    own_drift: int = 0
+    cached: int = 0
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.lengths or min(self.lengths) < 2:
+            raise RoboAlignError(f"stage.lengths: expected numbers of at least 2 frames, found {self.lengths}")
+        if not 0 <= self.own_drift <= self.context_distance:
+            raise RoboAlignError(
+                f"stage.own_drift: expected 0 to context_distance ({self.context_distance}), found {self.own_drift}"
+            )
+        if self.context_distance < 0:
+            raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
+        if self.clips < 1 or self.cached < 0:
+            raise RoboAlignError(f"stage: expected clips >= 1 and cached >= 0, found {self.clips} and {self.cached}")
+        for name in ("moved_share", "own_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
+
+    @property
+    def own(self) -> int:
+        """Windows a step whose context is the model's own drawing."""
+        return round(self.own_share * self.clips)
+
+
+@dataclass(frozen=True)
+class StateRange:
+    """Which columns of the recorded state are read, and their mean and standard deviation (K,)."""
+
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def none(cls) -> StateRange:
+        """No columns."""
+        return cls(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0))
+
+    @classmethod
+    def of(cls, data: TrainingData, columns: Sequence[str]) -> StateRange:
+        """The named columns of ``observation.state``.
+
+        Raises:
+            RoboAlignError: the data lacks one of them.
+        """
+        if not columns:
+            return cls.none()
+        names = data.column_names(STATE)
+        unknown = [column for column in columns if column not in names]
+        if unknown:
+            raise RoboAlignError(f"stage.state.columns: expected names among {', '.join(names)}, found {unknown[0]!r}")
+        chosen = torch.tensor([names.index(column) for column in columns])
+        mean, std = data.column_range(STATE)
+        return cls(chosen, mean[chosen], std[chosen])
+
+    def standardised(self, state: Tensor) -> Tensor:
+        """Recorded states (…, all columns) → (…, K)."""
+        return (state[..., self.columns] - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B windows of T frames.
+
+    Attributes:
+        context: (B, n) codes of the context frames.
+        start: (B, m) codes of the first frames, as a rollout starts from them.
+        codes: (B, T, m) codes of all frames, relative to the context.
+        actions: (B, T, A) bins; ``actions[:, t]`` leads from frame t to frame t + 1.
+        state: (B, T, K) standardised positions.
+        own: (B,) bool, windows whose context the model drew itself.
+    """
+
+    context: Tensor
+    start: Tensor
+    codes: Tensor
+    actions: Tensor
+    state: Tensor
+    own: Tensor
+
+    @property
+    def given(self) -> Tensor:
+        """(B, T, m) codes as the transformer sees them: the first frame as rollouts start from it."""
+        return torch.cat([self.start.unsqueeze(1), self.codes[:, 1:]], dim=1)
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def __getitem__(self, rows: Tensor) -> Windows:
+        return Windows(*(part[rows] for part in vars(self).values()))
+
+    def to(self, device: torch.device) -> Windows:
+        """On another device."""
+        return Windows(*(part.to(device) for part in vars(self).values()))
+
+    @classmethod
+    def join(cls, parts: Sequence[Windows]) -> Windows:
+        """One after the other."""
+        return cls(*(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+class WindowSource:
+    """Draws windows and codes them with the frozen tokenizer, after augmentation."""
+
+    def __init__(
+        self,
+        config: WindowConfig,
+        model: WorldModelConfig,
+        tokenizer: DualBranchTokenizer,
+        samplers: Mapping[int, StoreSampler],
+        state: StateRange,
+        device: torch.device,
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.device = config, model, tokenizer, device
+        self.samplers, self.state = dict(samplers), state
+        self.binner = ActionBinner(tuple(model.action_low), tuple(model.action_high), model.action_bins)
+
+    @torch.no_grad()
+    def draw(self, length: int, clips: int, own: int, imagine: Imagine | None = None) -> Windows:
+        """``clips`` windows of ``length`` frames, the first ``own`` of them with contexts of the model's own.
+
+        With ``imagine`` these contexts are imagined up to ``own_drift`` frames ahead.
+        """
+        clip = self.samplers[length + self.config.context_distance].sample(clips)
+        start, source = self._places(clips)
+        rows, size = torch.arange(clips), self.model.image_size
+        drift = int(torch.randint(1, self.config.own_drift + 1, ())) if own and imagine else 0
+        source[:own] = source[:own].clamp(min=drift)
+        start = torch.maximum(start, source)
+        steps = start[:, None] + torch.arange(length)
+        pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
+        later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
+        if imagine and drift:
+            past = source[:own, None] - drift + torch.arange(drift + 1)
+            bins = self.binner(clip.actions[rows[:own, None], past]).to(self.device)
+            real = to_pixels(clip.frames[rows[:own], past[:, 0]].to(self.device), size)
+            pixels = torch.cat([imagine(real, bins), pixels[own:]])
+        else:
+            elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
+            pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
+        here = start == source  # the window starts at its context, as rollouts do
+        redrawn = (rows < own) & here  # re-encoding starts from the drawing, not from what was drawn
+        later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
+        values, context = self.tokenizer.encode_context(pixels)
+        features = self.tokenizer.context_features(values, pixels)
+        codes = self.tokenizer.encode_dynamics(later, features.repeat(length))[1].unflatten(0, (clips, length))
+        first = self.tokenizer.encode_start(pixels, features)
+        return Windows(
+            context,
+            torch.where(here[:, None].to(self.device), first, codes[:, 0]),
+            codes,
+            self.binner(clip.actions[rows[:, None], steps]).to(self.device),
+            self.state.standardised(clip.extra[rows[:, None], steps]).to(self.device),
+            (rows < own).to(self.device),
+        )
+
+    def _places(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Where in each clip the window starts, and where its context frame lies: there too, or before it."""
+        room = self.config.context_distance
+        if not room:
+            return torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
+        far = torch.rand(batch) < self.config.moved_share
+        # A window that is its own context may start anywhere: otherwise no episode's beginning would ever be seen.
+        start = torch.where(far, room, torch.randint(0, room + 1, (batch,)))
+        return start, torch.where(far, start - torch.randint(1, room + 1, (batch,)), start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the samplers."""
+        return {str(length): sampler.state_dict() for length, sampler in self.samplers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        for length, sampler in self.samplers.items():
+            sampler.load_state_dict(state[str(length)])
+
+
+class WindowCache:
+    """Windows that were coded once, in memory and in a file: coding costs a fifth of a training step.
+
+    The file's name is a digest of everything that its windows depend on, so nothing stale is ever read.
+    """
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        self._drawn = (~windows.own).nonzero().flatten()
+
+    @classmethod
+    def open_or_build(
+        cls, folder: Path, source: WindowSource, length: int, depends: Mapping[str, Any], seed: int
+    ) -> WindowCache:
+        """The cache of windows of ``length`` frames; ``depends`` says what else they depend on, as JSON.
+
+        Random numbers of the run stay as they are. Killed while it builds, it leaves nothing behind.
+        """
+        config = source.config
+        shape = {"length": length, "seed": seed, "dtype": str(source.tokenizer.context_position.dtype)}
+        chosen = {name: getattr(config, name) for name in ("clips", "context_distance", "moved_share", "own_share")}
+        key = {**shape, **chosen, "cached": config.cached, "tokenizer": _digest(source.tokenizer), **depends}
+        key["actions"] = [source.binner.low, source.binner.high, source.model.action_bins]
+        path = folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.safetensors"
+        if not path.is_file():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                batches = range(-(-config.cached // config.clips))
+                parts = [
+                    source.draw(length, config.clips, config.own)
+                    for _ in track(batches, f"coding windows of {length} frames")
+                ]
+            windows = Windows.join(parts)
+            save_tensors(path, {name: _small(value) for name, value in vars(windows).items()})
+        tensors = load_tensors(path)
+        return cls(Windows(**{each.name: _large(tensors[each.name]) for each in fields(Windows)}))
+
+    def draw(self, clips: int, own: bool) -> Windows:
+        """``clips`` of them at random; without ``own`` none whose context the model drew itself."""
+        rows = torch.randint(len(self.windows) if own else len(self._drawn), (clips,))
+        return self.windows[rows if own else self._drawn[rows]]
+
+
+def _first(chosen: Tensor, length: int) -> Tensor:
+    """Windows (B,) → (B · length, 1, 1, 1): true at the first frame of the chosen ones."""
+    mask = torch.zeros(len(chosen), length, dtype=torch.bool)
+    mask[:, 0] = chosen
+    return mask.flatten()[:, None, None, None]
+
+
+def _digest(tokenizer: DualBranchTokenizer) -> str:
+    """Of all its weights."""
+    found = hashlib.sha256()
+    for name, value in sorted(tokenizer.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _small(value: Tensor) -> Tensor:
+    return value.int() if value.dtype == torch.int64 else value
+
+
+def _large(value: Tensor) -> Tensor:
+    return value.long() if value.dtype == torch.int32 else value
