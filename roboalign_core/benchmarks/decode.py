@@ -13,11 +13,10 @@ from torch import Tensor
 from roboalign_core.benchmarks.timing import matmul_limit, timed
 from roboalign_core.bundled import resolve_model
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.torchvision_ops import declare_missing_ops
+from roboalign_core.world_model.huggingface import load_llama
 from roboalign_core.world_model.layout import TokenLayout
-from roboalign_core.world_model.model import LLAMA, WorldModel
+from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Context, Imagination, Order
-from roboalign_core.world_model.transformer import add_positions
 
 # What each way is, in the order of the results.
 WAYS = {
@@ -32,15 +31,8 @@ class HuggingFace:
     """Rollouts by ``transformers`` alone, as iVideoGPT and RLVR-World make them."""
 
     def __init__(self, world_model: WorldModel, name: str, implementation: str | None) -> None:
-        declare_missing_ops()  # transformers imports torchvision where it is installed
-        from transformers import LlamaForCausalLM
-
         self.layout: TokenLayout = world_model.config.layout
-        folder = resolve_model(name) / LLAMA
-        self.network = LlamaForCausalLM.from_pretrained(folder, dtype=world_model.dtype)
-        self.network = self.network.to(world_model.device).eval()
-        if world_model.dynamics.positions is not None:
-            add_positions(self.network, world_model.dynamics.positions.table().detach())
+        self.network = load_llama(resolve_model(name), world_model.dtype).to(world_model.device)
         self.options: dict[str, Any] = {"cache_implementation": implementation} if implementation else {}
 
     @torch.no_grad()

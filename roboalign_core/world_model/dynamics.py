@@ -63,8 +63,7 @@ class Dynamics(nn.Module):
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Ids (B, L) of whole sequences → hidden states (B, L, dim)."""
-        x = self.embedding(ids)
-        return self.backbone(x if self.positions is None else x + self.positions.table()[: ids.shape[1]])
+        return self.backbone(self.embedding(ids), None if self.positions is None else self.positions.table())
 
     def table(self, entries: int | None = None) -> Tensor:
         """Embeddings (vocabulary, dim), or the first ``entries`` rows."""

@@ -117,7 +117,7 @@ class WorldModel:
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.bfloat16) -> None:
         """Write safetensors and config.json, each file atomically.
 
-        ``dynamics/`` loads as ``LlamaForCausalLM``; see :func:`roboalign_core.world_model.transformer.add_positions`.
+        ``dynamics/`` loads as ``LlamaForCausalLM``; see :func:`roboalign_core.world_model.huggingface.load_llama`.
         """
         folder = Path(folder)
         save_tokenizer(folder, self.config, self.tokenizer, dtype)

@@ -2,7 +2,7 @@
 
 Weights are interchangeable with ``transformers.LlamaForCausalLM`` (see :func:`llama_config`); a test holds both to the
 same logits. Learned positions, where a model has them, are added to the embeddings before the first layer
-(:func:`add_positions` does it for ``transformers``). Own code, because training on a CPU needs a norm and an attention whose backward passes are fast. For
+(:mod:`roboalign_core.world_model.huggingface` does it for ``transformers``). Own code, because training on a CPU needs a norm and an attention whose backward passes are fast. For
 inference there is :mod:`roboalign_core.world_model.decoding`.
 """
 
@@ -100,11 +100,13 @@ class LlamaBackbone(nn.Module):
         angles = torch.outer(torch.arange(capacity).float(), frequency)
         self.register_buffer("rotary", torch.stack([angles.cos(), angles.sin()]), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """See the class; ``positions`` (capacity, dim) are added before the first layer."""
         length = x.shape[1]
         if length > self.capacity:
             raise RoboAlignError(f"dynamics transformer: expected at most {self.capacity} tokens, found {length}")
+        if positions is not None:
+            x = x + positions[:length]
         mask = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         rotary = self.rotary[:, :length].to(x.dtype)
         for layer in self.layers:
@@ -116,22 +118,6 @@ def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     cos, sin = rotary
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def add_positions(llama: nn.Module, table: Tensor) -> None:
-    """Let a ``transformers.LlamaForCausalLM`` add learned positions (capacity, dim) to its embeddings.
-
-    From then on ``forward`` and ``generate`` take ids as before. Sequences are not padded.
-    """
-
-    def embed(module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        ids, past = given.pop("input_ids"), given.get("past_key_values")
-        start = 0 if past is None else int(past.get_seq_length())
-        embedded = module.embed_tokens(ids)
-        given["inputs_embeds"] = embedded + table[start : start + ids.shape[1]].to(embedded)
-        return args, given
-
-    llama.get_submodule("model").register_forward_pre_hook(embed, with_kwargs=True)
 
 
 def llama_config(config: DynamicsConfig, vocabulary: int, capacity: int) -> dict[str, Any]:

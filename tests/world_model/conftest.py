@@ -57,8 +57,8 @@ def make_model() -> Callable[[WorldModelConfig], WorldModel]:
             torch.manual_seed(seed)
             tokenizer, dynamics = DualBranchTokenizer(config.tokenizer), Dynamics(config)
             with torch.no_grad():
-                for parameter in dynamics.parameters():
-                    if parameter.ndim == 2:
+                for name, parameter in dynamics.named_parameters():
+                    if parameter.ndim == 2 and "position" not in name:
                         parameter.normal_(std=4 * parameter.shape[1] ** -0.5)
                 tokenizer.train()  # a few batches, so that the statistics before FSQ fit and codes differ
                 for _ in range(30):

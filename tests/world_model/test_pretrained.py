@@ -51,7 +51,7 @@ def test_the_round_trip_changes_nothing(
 def test_saving_again_writes_the_same(saved: Path, tmp_path: Path) -> None:
     WorldModel.from_pretrained(saved, dtype=torch.float32).save_pretrained(tmp_path, dtype=torch.float32)
     files = sorted(path.relative_to(saved) for path in saved.rglob("*") if path.is_file())
-    assert len(files) == 5
+    assert len(files) == 6
     for name in files:
         assert (tmp_path / name).read_bytes() == (saved / name).read_bytes(), name
 
