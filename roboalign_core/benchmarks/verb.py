@@ -1,4 +1,4 @@
-"""``roboalign bench suite=decode|planner``."""
+"""``roboalign bench suite=decode|planner|session``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from omegaconf import MISSING
 
 from roboalign_core.benchmarks.decode import WAYS, decode
 from roboalign_core.benchmarks.planner import plan
+from roboalign_core.benchmarks.session import stream
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import CEMConfig
 from roboalign_core.verb import Verb
 
-SUITES = ("decode", "planner")
+SUITES = ("decode", "planner", "session")
 
 
 @dataclass
@@ -27,6 +28,7 @@ class BenchConfig:
     ways: list[str] = field(default_factory=lambda: list(WAYS))
     candidates: list[int] = field(default_factory=lambda: [1, 16, 64])
     frames: int = 8
+    session_frames: int = 1000
     order: str = "frame"
     repeats: int = 5
     seed: int = 0
@@ -51,6 +53,8 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
     """Run one suite."""
     if config.suite == "planner":
         return plan(config.world_model, config.cem, config.order, config.repeats, config.device)
+    if config.suite == "session":
+        return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     return decode(
         config.world_model,
         config.ways,
@@ -62,4 +66,4 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
     )
 
 
-VERB = Verb("bench", "times decoding and planning on this machine", BenchConfig, run)
+VERB = Verb("bench", "times decoding, planning and long streams on this machine", BenchConfig, run)

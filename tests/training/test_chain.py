@@ -208,10 +208,22 @@ def test_bench_times_what_it_says(model: Path, tmp_path: Path, suite: str) -> No
     assert len(figures["detail"]["rows"]) == 8
 
 
+def test_bench_compares_the_end_of_a_stream_with_its_beginning(model: Path, tmp_path: Path) -> None:
+    window = WorldModel.from_pretrained(model).config.window
+    config = BenchConfig(str(tmp_path), "session", world_model=str(model), session_frames=25 * window + 1)
+    figures = bench(config)
+    assert figures["frames"] == 25 * window
+    growth = figures["frame_ms_last"] / figures["frame_ms_first"] - 1
+    assert figures["frame_ms_growth_pct"] == pytest.approx(100 * growth)
+    assert 0 <= figures["peak_memory_growth_pct"] < 5
+    with pytest.raises(RoboAlignError, match=r"session_frames: expected at least \d+ with windows of"):
+        bench(dataclasses.replace(config, session_frames=21 * window))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"suite": "cooking"}, "suite: expected one of decode, planner, found 'cooking'"),
+        ({"suite": "cooking"}, "suite: expected one of decode, planner, session, found 'cooking'"),
         ({"ways": ["magic"]}, "ways: expected some of ancestor, .*found 'magic'"),
         ({"candidates": [0]}, "candidates: expected"),
         ({"repeats": 0}, "repeats: expected"),
