@@ -17,6 +17,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import find_device, native_dtype
 from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
+from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
@@ -46,7 +47,7 @@ class TrainConfig:
         data: folders of episode stores.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
-            ``progress``.
+            ``decoder`` and ``progress``.
         stage: the stage's name and settings (``configs/stage/``).
         model, augmentation, loop: see their classes.
     """
@@ -181,6 +182,13 @@ def _window_caches(
     }
 
 
+def _decoder(config: TrainConfig, settings: DecoderStageConfig, data: TrainingData) -> Stage:
+    folder = _needed(config, "a trained world model")
+    world_model = WorldModel.from_pretrained(folder, config.loop.device)
+    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
+    return DecoderStage(settings, world_model, load_tokenizer(folder, world_model.config), sampler)
+
+
 def _progress(config: TrainConfig, settings: ProgressStageConfig, data: TrainingData) -> Stage:
     folder = _needed(config, "a trained world model")
     return ProgressStage(settings, WorldModel.from_pretrained(folder, config.loop.device), data, config.loop.seed)
@@ -199,6 +207,7 @@ def _needed(config: TrainConfig, what: str) -> Path:
 STAGES: dict[str, tuple[Callable[[TrainConfig, Any, TrainingData], Stage], type]] = {
     "tokenizer": (_tokenizer, TokenizerStageConfig),
     "dynamics": (_dynamics, DynamicsStageConfig),
+    "decoder": (_decoder, DecoderStageConfig),
     "progress": (_progress, ProgressStageConfig),
     "probe": (_probe, ProbeStageConfig),
 }

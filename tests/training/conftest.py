@@ -19,6 +19,7 @@ INSTRUCTIONS = ("go left", "go right")
 STAGES: dict[str, dict[str, Any]] = {
     "tokenizer": {"clips": 6, "targets": 1, "distance": 3},
     "dynamics": {"clips": 6, "lengths": [4, 5], "context_distance": 2},
+    "decoder": {"clips": 6, "targets": 2, "distance": 4, "imagined": 3},
     "progress": {
         "contexts": 64,
         "distance": 3,
