@@ -28,7 +28,9 @@ def stream(name: str, frames: int, order: str, seed: int, device: str) -> Mappin
     config, random = world_model.config, np.random.default_rng(seed)
     least = (_WARM_WINDOWS + 2 * _COMPARED_WINDOWS) * config.window
     if frames < least:
-        raise RoboAlignError(f"session_frames: expected at least {least} with windows of {config.window}, found {frames}")
+        raise RoboAlignError(
+            f"session_frames: expected at least {least} with windows of {config.window}, found {frames}"
+        )
     session = world_model.session(cast(Order, order))
     session.reset(random.integers(0, 256, (*config.image_size, 3), dtype=np.uint8))
     actions = random.uniform(config.action_low, config.action_high, (frames, config.action_dim)).astype(np.float32)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import atomic_path, read_json, write_text
+from roboalign_core.files import atomic_path, read_json, write_json, write_text
 from roboalign_core.verb import Verb
+from roboalign_core.world_model.model import CONFIG, load_config
 
 CARD = "README.md"
 
@@ -26,6 +27,8 @@ class BundleConfig:
         studies: result files of ``roboalign evaluate`` whose figures go into the card.
         data: folder of the training episodes; its results name the command that collected them.
         title: what the model is, in a line.
+        window: frames after which the model's long rollouts encode anew by default, as ``study=swr`` finds them to be
+            best; 0: as trained.
         out: model folder; ``roboalign_core/models/NAME`` ships it with the package.
     """
 
@@ -33,6 +36,7 @@ class BundleConfig:
     studies: list[str] = field(default_factory=list)
     data: str = MISSING
     title: str = MISSING
+    window: int = 0
     out: str = MISSING
 
 
@@ -42,14 +46,25 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
     data = _results(Path(config.data) / "results.json")
     studies = {Path(path).parent.name: _results(Path(path)) for path in config.studies}
     out = Path(config.out)
+    settings = _with_window(config) if config.window else None
     for run in config.runs:
         for source in sorted((Path(run) / "model").rglob("*")):
             if source.is_file():
                 with atomic_path(out / source.relative_to(Path(run) / "model")) as temporary:
                     shutil.copyfile(source, temporary)
+    if settings is not None:
+        write_json(out / CONFIG, settings)
     write_text(out / CARD, _card(config.title, data, stages, studies))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {"size_mb": size / 1e6, "parts": len(config.runs)}
+
+
+def _with_window(config: BundleConfig) -> dict[str, Any]:
+    """config.json of the last run that has one, with the window that is asked for."""
+    folders = [Path(run) / "model" for run in config.runs if (Path(run) / "model" / CONFIG).is_file()]
+    if not folders:
+        raise RoboAlignError(f"window: expected a world model among the runs {config.runs}, found none")
+    return replace(load_config(folders[-1]), window=config.window).to_dict()
 
 
 def _results(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
 
+
 @dataclass
 class BalanceConfig:
     """Draw windows in which something other than the robot moves more often.

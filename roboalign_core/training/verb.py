@@ -168,7 +168,7 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
 def _window_caches(
     config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData, source: Callable[[], WindowSource]
 ) -> dict[int, WindowCache]:
-    """By length; ``source`` is asked for a fresh one each time, so that the run draws the same whether or not it builds."""
+    """By length; ``source`` makes a fresh one each time, so that the run draws the same whether or not it builds."""
     depends = {
         "data": data.identity,
         "augmentation": asdict(config.augmentation),

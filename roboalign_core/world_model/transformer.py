@@ -2,8 +2,9 @@
 
 Weights are interchangeable with ``transformers.LlamaForCausalLM`` (see :func:`llama_config`); a test holds both to the
 same logits. Learned positions, where a model has them, are added to the embeddings before the first layer
-(:mod:`roboalign_core.world_model.huggingface` does it for ``transformers``). Own code, because training on a CPU needs a norm and an attention whose backward passes are fast. For
-inference there is :mod:`roboalign_core.world_model.decoding`.
+(:mod:`roboalign_core.world_model.huggingface` does it for ``transformers``). Own code, because training on a CPU needs
+a norm and an attention whose backward passes are fast. For inference there is
+:mod:`roboalign_core.world_model.decoding`.
 """
 
 from __future__ import annotations

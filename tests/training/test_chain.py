@@ -76,6 +76,16 @@ def test_bundle_holds_a_whole_model_and_a_card(model: Path) -> None:
         assert text in card
 
 
+def test_bundle_sets_the_window_that_a_study_found(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    parts = [str(runs[name]) for name in ("tokenizer", "dynamics")]
+    config = BundleConfig(parts, data=str(store), title="Toy", out=str(tmp_path / "model"), window=2)
+    bundle(config)
+    assert WorldModel.from_pretrained(tmp_path / "model").config.window == 2
+    with pytest.raises(RoboAlignError, match=r"world model window: expected 1 to 5 frames"):
+        bundle(dataclasses.replace(config, window=6, out=str(tmp_path / "other")))
+    assert not (tmp_path / "other").exists()
+
+
 def test_bundle_without_results_writes_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
     config = BundleConfig([str(tmp_path / "unfinished")], data=str(tmp_path), title="x", out=str(tmp_path / "out"))

@@ -41,7 +41,8 @@ def trained(settings: Settings, world_model: Path, tmp_path_factory: pytest.Temp
 def test_only_the_decoder_changes(world_model: Path, trained: Path) -> None:
     before, after = (load_tensors(folder / "tokenizer.safetensors") for folder in (world_model, trained / "model"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith(DECODER) for name in changed)
+    assert changed
+    assert all(name.startswith(DECODER) for name in changed)
     for name in ("config.json", "frame_head.safetensors", "dynamics/model.safetensors"):
         assert (trained / "model" / name).read_bytes() == (world_model / name).read_bytes()
 
@@ -49,7 +50,9 @@ def test_only_the_decoder_changes(world_model: Path, trained: Path) -> None:
 def test_codes_and_imagination_stay_what_they_were(world_model: Path, trained: Path) -> None:
     frames = torch.from_numpy(np.stack([toy_episode(index).frames[0] for index in range(3)]))
     actions = np.random.default_rng(0).uniform(-1, 1, (2, 3, 2)).astype(np.float32)
-    first, second = (WorldModel.from_pretrained(folder, dtype=torch.float32) for folder in (world_model, trained / "model"))
+    first, second = (
+        WorldModel.from_pretrained(folder, dtype=torch.float32) for folder in (world_model, trained / "model")
+    )
     assert torch.equal(first.encode(frames).start, second.encode(frames).start)
     rolled = [model.rollout(frames[0].numpy(), actions, order="frame", mode="plain") for model in (first, second)]
     assert torch.equal(rolled[0].tokens, rolled[1].tokens)
@@ -75,7 +78,7 @@ def test_a_batch_is_of_both_kinds(settings: Settings, world_model: Path, tmp_pat
         train(settings("decoder", tmp_path, steps=1, world_model=world_model, imagined_share=0.5, own_share=0.0))
     stage = stages[0]
     with autocast(stage.world_model.device), torch.no_grad():
-        context, features, codes, targets = stage._draw()
+        context, _features, codes, targets = stage._draw()
         values, _ = stage.world_model.tokenizer.encode_context(context)
         again = stage.world_model.tokenizer.context_features(values, context)
         coded = stage.world_model.tokenizer.encode_dynamics(targets, again.repeat(2))[1]

@@ -46,9 +46,7 @@ def stage_of(config: DynamicsStageConfig, store: Path, tokenizer: Path) -> Dynam
     }
     coder = load_tokenizer(tokenizer, model).to(native_dtype(torch.device("cpu"))).eval()
     torch.manual_seed(0)
-    return DynamicsStage(
-        config, WindowSource(config, model, coder, samplers, StateRange.none(), torch.device("cpu"))
-    )
+    return DynamicsStage(config, WindowSource(config, model, coder, samplers, StateRange.none(), torch.device("cpu")))
 
 
 def with_state(settings: Settings, out: Path, tokenizer: Path, columns: list[str], steps: int = 4) -> TrainConfig:
@@ -91,9 +89,7 @@ def test_states_belong_to_their_frames(store: Path, tokenizer: Path) -> None:
 
 def test_windows_cover_the_beginnings_of_episodes(store: Path, tokenizer: Path) -> None:
     """A clip is longer than its window, so that a context may lie before it; most windows are their own context."""
-    stage = stage_of(
-        DynamicsStageConfig(clips=4, lengths=[4], context_distance=3, moved_share=0.25), store, tokenizer
-    )
+    stage = stage_of(DynamicsStageConfig(clips=4, lengths=[4], context_distance=3, moved_share=0.25), store, tokenizer)
     start, source = stage.source._places(2000)
     assert set(start[source == start].tolist()) == {0, 1, 2, 3}
     assert set((start - source)[source != start].tolist()) == {1, 2, 3}
