@@ -11,7 +11,6 @@ from rich.progress import track
 from torch import Tensor
 
 from roboalign_core.benchmarks.timing import matmul_limit, timed
-from roboalign_core.bundled import resolve_model
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.huggingface import load_llama
 from roboalign_core.world_model.layout import TokenLayout
@@ -32,7 +31,7 @@ class HuggingFace:
 
     def __init__(self, world_model: WorldModel, name: str, implementation: str | None) -> None:
         self.layout: TokenLayout = world_model.config.layout
-        self.network = load_llama(resolve_model(name), world_model.dtype).to(world_model.device)
+        self.network = load_llama(name, world_model.dtype).to(world_model.device)
         self.options: dict[str, Any] = {"cache_implementation": implementation} if implementation else {}
 
     @torch.no_grad()

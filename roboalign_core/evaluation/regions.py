@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from roboalign_core.episodes.boxes import region
+from roboalign_core.episodes.boxes import box_columns, region
 from roboalign_core.evaluation.held_out import HeldOut
 from roboalign_core.evaluation.metrics import unit_images
 from roboalign_core.evaluation.positions import Array, has_moved
@@ -41,7 +41,7 @@ def moved_objects(data: HeldOut, objects: Mapping[str, Sequence[str]], moved: fl
     size = (data.frames.shape[2], data.frames.shape[3])
     found = np.zeros((*data.boxes[:, 1:].shape[:2], *size), bool)
     for name, columns in objects.items():
-        if f"{name}.left" in data.box_columns:
+        if set(box_columns([name])) <= set(data.box_columns):
             far = has_moved(data.state.astype(np.float64), data.columns, columns, moved)
             found |= region(data.boxes[:, 1:], data.box_columns, [name], size) & far[..., None, None]
     return found

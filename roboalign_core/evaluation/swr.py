@@ -30,6 +30,7 @@ from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Mode, Order, roll
 
 BASELINES = ("plain", "frozen")
+WINDOWS = (2, 4, 6, 8, 12, 16)
 
 
 @dataclass
@@ -41,7 +42,8 @@ class SwrStudyConfig:
         data: store of held-out episodes, longer than the longest horizon.
         probe: folder of the state probe; the model's own where empty.
         episodes: how many, from the store's start; 0: all.
-        windows: W of Sliding Window Re-encoding, each its own variant; the model's own window is always one.
+        windows: W of Sliding Window Re-encoding, each its own variant; the model's own window is always one. None: 2,
+            4, 6, 8, 12 and 16, as far as the model has positions.
         frozen_window: frames after which the frozen variant restarts; 0: the model's own window.
         horizons: steps ahead at which figures are taken.
         order: decoding order.
@@ -55,7 +57,7 @@ class SwrStudyConfig:
     data: str = MISSING
     probe: str = ""
     episodes: int = 0
-    windows: list[int] = field(default_factory=lambda: [2, 4, 6, 8])
+    windows: list[int] = field(default_factory=list)
     frozen_window: int = 0
     horizons: list[int] = field(default_factory=lambda: [30, 60, 100])
     order: str = "frame"
@@ -106,7 +108,8 @@ def _variants(config: SwrStudyConfig, model: WorldModel) -> dict[str, tuple[str,
         for window in windows:
             if not 1 <= window <= limit:
                 raise RoboAlignError(f"study.{name}: expected 1 to {limit} frames, as trained, found {window}")
-    swr = {f"swr_w{window}": ("swr", window) for window in sorted({*config.windows, model.config.window})}
+    windows = config.windows or [window for window in WINDOWS if window <= limit]
+    swr = {f"swr_w{window}": ("swr", window) for window in sorted({*windows, model.config.window})}
     return {"plain": ("plain", limit), "frozen": ("frozen", frozen), **swr}
 
 

@@ -85,7 +85,7 @@ class Imagined:
         held_out: the episodes; frame 0 is given.
         imagined, shuffled, idle: (E, T, H, W, 3), with the true actions, those of another episode, and none (zeros).
         bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
-        tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0.
+        tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0, relative to itself.
     """
 
     held_out: HeldOut
@@ -131,7 +131,7 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     figures, missing = _figures(curves, config)
     if perceptual is None:
         missing["lpips"] = reason
-    if config.regions and not data.held_out.box_columns:
+    if (config.regions or config.objects) and not data.held_out.box_columns:
         missing["regions"] = f"{config.data} records no boxes (collect boxes=true)"
     figures |= _token_figures(data, model, config)
     detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
@@ -216,7 +216,8 @@ def _curves(
 def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
     later = data.later
     regions = masks(data.held_out, config.regions)
-    pushed = moved_objects(data.held_out, config.objects, config.moved) if regions and config.objects else None
+    seen = data.held_out.box_columns and config.objects
+    pushed = moved_objects(data.held_out, config.objects, config.moved) if seen else None
     everything = np.logical_or.reduce(list(regions.values())) if regions else None
     curves = {"shuffled_psnr_db": psnr(data.shuffled, later), "idle_psnr_db": psnr(data.idle, later)}
     moving = moving_region(data.held_out.frames)[:, 1:]

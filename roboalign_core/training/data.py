@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -67,6 +70,12 @@ class TrainingData:
     def identity(self) -> list[list[Any]]:
         """What a resumed run must find again: source, episodes and frames of each store."""
         return [[store.spec.source, len(store), store.frames] for store in self.stores]
+
+    @property
+    def digest(self) -> str:
+        """Of the contents: changes with every file of every store."""
+        content = [[asdict(group) for group in store.info.groups] for store in self.stores]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def action_range(self, bins: int) -> dict[str, list[float]]:
         """1st and 99th percentiles of the actions, for :class:`ActionBinner`."""

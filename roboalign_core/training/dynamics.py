@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,11 @@ class DynamicsStage:
     """Next-token loss on the dynamics tokens after the first frame (RoboAlign-R1, A4, stage 2)."""
 
     def __init__(
-        self, config: DynamicsStageConfig, source: WindowSource, caches: Mapping[int, WindowCache] | None = None
+        self, config: DynamicsStageConfig, source: WindowSource, coded: Callable[[int], WindowCache] | None = None
     ) -> None:
-        """``caches`` by length; without them ``source`` codes every batch anew."""
-        self.config, self.source, self.caches = config, source, caches
+        """``coded`` gives the windows of a length that are coded once; without it ``source`` codes every batch anew."""
+        self.config, self.source, self.coded = config, source, coded
+        self._caches: dict[int, WindowCache] = {}
         self.device, self.tokenizer = source.device, source.tokenizer
         self.module = DynamicsTraining(source.model, len(source.state.columns)).to(self.device)
 
@@ -187,20 +188,23 @@ class DynamicsStage:
         """The next batch."""
         config, imagine = self.config, self._imagined_frame if self.config.own_drift else None
         length = config.lengths[int(torch.randint(len(config.lengths), ()))]
-        if self.caches is None:
+        if self.coded is None or (imagine is not None and config.own == config.clips):
             return self.source.draw(length, config.clips, config.own, imagine)
+        if length not in self._caches:
+            self._caches[length] = self.coded(length)
         if imagine is None or not config.own:
-            return self.caches[length].draw(config.clips, own=True).to(self.device)
-        rest = self.caches[length].draw(config.clips - config.own, own=False).to(self.device)
+            return self._caches[length].draw(config.clips).to(self.device)
+        rest = self._caches[length].draw(config.clips - config.own).to(self.device)
         return Windows.join([self.source.draw(length, config.own, config.own, imagine), rest])
 
     @torch.no_grad()
     def _imagined_frame(self, pixels: Tensor, bins: Tensor) -> Tensor:
         """Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
         dynamics = self.module.dynamics
-        values, context = self.tokenizer.encode_context(pixels)
-        features = self.tokenizer.context_features(values, pixels)
-        codes = self.tokenizer.encode_start(pixels, features).unsqueeze(1)
+        with torch.autocast(self.device.type, enabled=False):
+            values, context = self.tokenizer.encode_context(pixels)
+            features = self.tokenizer.context_features(values, pixels)
+            codes = self.tokenizer.encode_start(pixels, features).unsqueeze(1)
         for frames in range(2, bins.shape[1] + 1):
             # The frame to come is not seen by the head; its place only has to be filled.
             hidden = dynamics.hidden(
@@ -208,7 +212,8 @@ class DynamicsStage:
             )
             following = dynamics.frame_logits(hidden, frames)[:, -1:].argmax(-1)
             codes = torch.cat([codes, following], dim=1)
-        return self.tokenizer.decode_dynamics(codes[:, -1], features).clamp(0, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.tokenizer.decode_dynamics(codes[:, -1], features).clamp(0, 1)
 
     def state(self) -> dict[str, Any]:
         """Of the samplers."""

@@ -31,7 +31,8 @@ class TokenizerStageConfig:
         nearest: the smallest; by default 0, because Sliding Window Re-encoding makes the current frame its own context.
         same_share: share of the later frames at distance 0.
         own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
-        grey_share: share of the clips whose context frame is grey, so that start frames can be coded by themselves.
+        grey_share: share of the clips whose context frame is grey, so that start frames can be coded by themselves;
+            without ``composite`` they are not, and there are none. Logged figures leave them out.
         foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
         squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
@@ -58,6 +59,11 @@ class TokenizerStageConfig:
         for name in ("same_share", "own_share", "grey_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
+        if self.own_share + self.grey_share > 1:
+            raise RoboAlignError(
+                "stage.own_share + stage.grey_share: expected at most 1, they are shares of the same clips, "
+                f"found {self.own_share} + {self.grey_share}"
+            )
         for name in ("perceptual", "adversarial", "adversarial_after"):
             if getattr(self, name) < 0:
                 raise RoboAlignError(f"stage.{name}: expected 0 or more, found {getattr(self, name)}")
@@ -104,9 +110,10 @@ class TokenizerStage:
         weights = self.config.squared, self.config.edges
         context_loss = reconstruction_loss(drawn, context, flat, *weights)
         dynamics_loss = reconstruction_loss(predicted, targets, weight, *weights)
+        shown = len(context) - self._grey(len(context))
         figures = {
-            "context_psnr": psnr(drawn.detach(), context).item(),
-            "dynamics_psnr": psnr(predicted.detach(), targets).item(),
+            "context_psnr": psnr(drawn[:shown].detach(), context[:shown]).item(),
+            "dynamics_psnr": psnr(predicted[: shown * count].detach(), targets[: shown * count]).item(),
             "context_codes": float(context_codes.unique().numel()),
             "dynamics_codes": float(dynamics_codes.unique().numel()),
         }
@@ -133,8 +140,11 @@ class TokenizerStage:
         own = round(self.config.own_share * batch)
         elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
         context = own_drawings(self.tokenizer, to_pixels(frames[:, 0], size), elsewhere)
-        context[batch - round(self.config.grey_share * batch) :] = GREY
+        context[batch - self._grey(batch) :] = GREY
         return context, to_pixels(frames[index, steps].flatten(0, 1), size)
+
+    def _grey(self, batch: int) -> int:
+        return round(self.config.grey_share * batch) if self.model.tokenizer.composite else 0
 
     def state(self) -> dict[str, Any]:
         """Of the sampler, and how far training has come."""

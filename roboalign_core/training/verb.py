@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from roboalign_core.training.windows import STATE, StateRange, WindowCache, Wind
 from roboalign_core.verb import Verb
 from roboalign_core.world_model.config import DynamicsConfig, TokenizerConfig, WorldModelConfig
 from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,8 +73,9 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     torch.manual_seed(config.loop.seed)
     data = TrainingData(config.data, _frame_size(config))
     stage = build(config, settings, data)
+    kept = {key: value for key, value in asdict(settings).items() if key != "cache"}  # where it lies changes nothing
     identity = {
-        "stage": {"name": name, **asdict(settings)},
+        "stage": {"name": name, **kept},
         "model": asdict(config.model),
         "augmentation": asdict(config.augmentation),
         "loop": {key: value for key, value in loop.items() if key not in ("checkpoint_every", "log_every")},
@@ -158,28 +162,29 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         state = StateRange.of(data, settings.state.columns)
         return WindowSource(settings, model, tokenizer, samplers, state, device)
 
-    caches = _window_caches(config, settings, data, source) if settings.cached else None
-    stage = DynamicsStage(settings, source(), caches)
+    if model.dynamics.positions and longest < model.dynamics.max_frames:
+        logger.warning(
+            "stage.lengths: positions of frames %d to %d are not trained with lengths %s",
+            longest,
+            model.dynamics.max_frames - 1,
+            settings.lengths,
+        )
+
+    def coded(length: int) -> WindowCache:
+        # With samplers of its own, so that the run draws the same whether it builds or finds.
+        depends = {
+            "data": data.digest,
+            "augmentation": asdict(config.augmentation),
+            "balance": asdict(settings.balance),
+            "state": settings.state.columns,
+        }
+        folder = Path(settings.cache or Path(config.out) / "windows")
+        return WindowCache.open_or_build(folder, source(), length, depends, config.loop.seed)
+
+    stage = DynamicsStage(settings, source(), coded if settings.cached else None)
     if settings.start and Checkpoints(Path(config.out) / CHECKPOINTS).newest() is None:
         stage.start_from(Path(settings.start), config.world_model)
     return stage
-
-
-def _window_caches(
-    config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData, source: Callable[[], WindowSource]
-) -> dict[int, WindowCache]:
-    """By length; ``source`` makes a fresh one each time, so that the run draws the same whether or not it builds."""
-    depends = {
-        "data": data.identity,
-        "augmentation": asdict(config.augmentation),
-        "balance": asdict(settings.balance),
-        "state": settings.state.columns,
-    }
-    folder = Path(settings.cache or Path(config.out) / "windows")
-    return {
-        length: WindowCache.open_or_build(folder, source(), length, depends, config.loop.seed)
-        for length in settings.lengths
-    }
 
 
 def _decoder(config: TrainConfig, settings: DecoderStageConfig, data: TrainingData) -> Stage:

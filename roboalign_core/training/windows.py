@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from roboalign_core.episodes.locking import exclusive
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import remove_leftovers
 from roboalign_core.tensors import load_tensors, save_tensors
 from roboalign_core.training.data import StoreSampler, TrainingData
 from roboalign_core.training.tokenizer import own_drawings
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
+
+logger = logging.getLogger(__name__)
 
 STATE = "observation.state"  # the per-frame extra that holds where things are
 
@@ -39,8 +43,8 @@ class WindowConfig:
         own_share: share of the windows whose context is a drawing of the model's own, as after re-encoding.
         own_drift: such a context is what the model imagines up to so many frames after a real one, as Sliding Window
             Re-encoding has it; 0: a real frame as the tokenizer draws it.
-        cached: windows of each length that are coded once, before training, and drawn from ever after (those with
-            imagined contexts are always coded anew); 0: every batch is coded anew.
+        cached: windows of each length that are coded once, when the first is needed, and drawn from ever after (those
+            with imagined contexts are always coded anew); 0: every batch is coded anew.
         cache: folder of the coded windows, which other runs on the same tokenizer, data and settings share; where
             empty, the run's own.
     """
@@ -73,6 +77,11 @@ class WindowConfig:
     def own(self) -> int:
         """Windows a step whose context is the model's own drawing."""
         return round(self.own_share * self.clips)
+
+    @property
+    def cached_own(self) -> int:
+        """The same of a batch that is coded once: none where such contexts are imagined."""
+        return 0 if self.own_drift else self.own
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,6 @@ class Windows:
         codes: (B, T, m) codes of all frames, relative to the context.
         actions: (B, T, A) bins; ``actions[:, t]`` leads from frame t to frame t + 1.
         state: (B, T, K) standardised positions.
-        own: (B,) bool, windows whose context the model drew itself.
     """
 
     context: Tensor
@@ -128,7 +136,6 @@ class Windows:
     codes: Tensor
     actions: Tensor
     state: Tensor
-    own: Tensor
 
     @property
     def given(self) -> Tensor:
@@ -193,17 +200,17 @@ class WindowSource:
         here = start == source  # the window starts at its context, as rollouts do
         redrawn = (rows < own) & here  # re-encoding starts from the drawing, not from what was drawn
         later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
-        values, context = self.tokenizer.encode_context(pixels)
-        features = self.tokenizer.context_features(values, pixels)
-        codes = self.tokenizer.encode_dynamics(later, features.repeat(length))[1].unflatten(0, (clips, length))
-        first = self.tokenizer.encode_start(pixels, features)
+        with torch.autocast(self.device.type, enabled=False):  # codes as inference finds them
+            values, context = self.tokenizer.encode_context(pixels)
+            features = self.tokenizer.context_features(values, pixels)
+            codes = self.tokenizer.encode_dynamics(later, features.repeat(length))[1].unflatten(0, (clips, length))
+            first = self.tokenizer.encode_start(pixels, features)
         return Windows(
             context,
             torch.where(here[:, None].to(self.device), first, codes[:, 0]),
             codes,
             self.binner(clip.actions[rows[:, None], steps]).to(self.device),
             self.state.standardised(clip.extra[rows[:, None], steps]).to(self.device),
-            (rows < own).to(self.device),
         )
 
     def _places(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -234,39 +241,51 @@ class WindowCache:
 
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
-        self._drawn = (~windows.own).nonzero().flatten()
 
     @classmethod
     def open_or_build(
         cls, folder: Path, source: WindowSource, length: int, depends: Mapping[str, Any], seed: int
     ) -> WindowCache:
-        """The cache of windows of ``length`` frames; ``depends`` says what else they depend on, as JSON.
+        """The cache of windows of ``length`` frames; ``depends`` says what they depend on beside ``source``, as JSON.
 
-        Random numbers of the run stay as they are. Killed while it builds, it leaves nothing behind.
+        Random numbers of the run stay as they are. One process at a time builds; a killed one leaves no cache.
         """
-        config = source.config
-        shape = {"length": length, "seed": seed, "dtype": str(source.tokenizer.context_position.dtype)}
-        chosen = {name: getattr(config, name) for name in ("clips", "context_distance", "moved_share", "own_share")}
-        key = {**shape, **chosen, "cached": config.cached, "tokenizer": _digest(source.tokenizer), **depends}
-        key["actions"] = [source.binner.low, source.binner.high, source.model.action_bins]
-        path = folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.safetensors"
-        if not path.is_file():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                batches = range(-(-config.cached // config.clips))
-                parts = [
-                    source.draw(length, config.clips, config.own)
-                    for _ in track(batches, f"coding windows of {length} frames")
-                ]
-            windows = Windows.join(parts)
-            save_tensors(path, {name: _small(value) for name, value in vars(windows).items()})
+        key = json.dumps({**_key(source, length), **depends, "seed": seed}, sort_keys=True)
+        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+        with exclusive(folder / ".build.lock"):
+            if not path.is_file():
+                remove_leftovers(folder)
+                save_tensors(path, {name: _small(value) for name, value in vars(_coded(source, length, seed)).items()})
         tensors = load_tensors(path)
         return cls(Windows(**{each.name: _large(tensors[each.name]) for each in fields(Windows)}))
 
-    def draw(self, clips: int, own: bool) -> Windows:
-        """``clips`` of them at random; without ``own`` none whose context the model drew itself."""
-        rows = torch.randint(len(self.windows) if own else len(self._drawn), (clips,))
-        return self.windows[rows if own else self._drawn[rows]]
+    def draw(self, clips: int) -> Windows:
+        """``clips`` of them at random."""
+        return self.windows[torch.randint(len(self.windows), (clips,))]
+
+
+def _key(source: WindowSource, length: int) -> dict[str, Any]:
+    config, model = source.config, source.model
+    return {
+        "length": length,
+        "own": config.cached_own,
+        **{name: getattr(config, name) for name in ("cached", "clips", "context_distance", "moved_share")},
+        "tokenizer": asdict(model.tokenizer),
+        "weights": _digest(source.tokenizer),
+        "dtype": str(source.tokenizer.context_position.dtype),
+        "device": source.device.type,
+        "actions": [source.binner.low, source.binner.high, model.action_bins],
+    }
+
+
+def _coded(source: WindowSource, length: int, seed: int) -> Windows:
+    config, device = source.config, source.device
+    batches = -(-config.cached // config.clips)
+    logger.info("coding %d windows of %d frames", batches * config.clips, length)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        parts = [source.draw(length, config.clips, config.cached_own).to(torch.device("cpu")) for _ in range(batches)]
+    return Windows.join(parts)
 
 
 def _first(chosen: Tensor, length: int) -> Tensor:

@@ -117,7 +117,8 @@ class WorldModel:
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.bfloat16) -> None:
         """Write safetensors and config.json, each file atomically.
 
-        ``dynamics/`` loads as ``LlamaForCausalLM``; see :func:`roboalign_core.world_model.huggingface.load_llama`.
+        ``dynamics/`` loads as ``LlamaForCausalLM``; where the model has learned positions, they have to be added to its
+        embeddings, as :func:`roboalign_core.world_model.huggingface.load_llama` does.
         """
         folder = Path(folder)
         save_tokenizer(folder, self.config, self.tokenizer, dtype)

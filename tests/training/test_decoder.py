@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import torch
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_tensors
+from roboalign_core.training import decoder
 from roboalign_core.training.decoder import DECODER, DecoderStage, DecoderStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.tokenizer import to_pixels
 
 from .conftest import toy_episode
 
@@ -43,7 +46,7 @@ def test_only_the_decoder_changes(world_model: Path, trained: Path) -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(DECODER) for name in changed)
-    for name in ("config.json", "frame_head.safetensors", "dynamics/model.safetensors"):
+    for name in ("config.json", "frame_head.safetensors", "positions.safetensors", "dynamics/model.safetensors"):
         assert (trained / "model" / name).read_bytes() == (world_model / name).read_bytes()
 
 
@@ -83,8 +86,28 @@ def test_a_batch_is_of_both_kinds(settings: Settings, world_model: Path, tmp_pat
         again = stage.world_model.tokenizer.context_features(values, context)
         coded = stage.world_model.tokenizer.encode_dynamics(targets, again.repeat(2))[1]
     assert codes.shape[0] == targets.shape[0] == 12
-    assert torch.equal(coded[6:], codes[6:])
+    assert torch.equal(coded[6:], codes[6:]), "coded relative to their contexts, frame by frame"
     assert not torch.equal(coded[:6], codes[:6])
+
+
+def test_imagined_codes_are_those_of_the_frame_they_are_held_against(
+    settings: Settings, world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where imagination is right, its codes draw the target."""
+    monkeypatch.setattr(DecoderStage, "export", lambda self, folder: stages.append(self))
+    stages: list[DecoderStage] = []
+    train(settings("decoder", tmp_path, steps=1, world_model=world_model, imagined_share=1.0, own_share=0.0))
+    stage = stages[0]
+    clip = stage.sampler.sample(6)
+    stage.sampler = SimpleNamespace(sample=lambda count: clip)
+    marks = torch.arange(6 * 3).reshape(6, 3, 1).expand(-1, -1, stage.world_model.config.layout.dynamics_tokens)
+    monkeypatch.setattr(decoder, "roll", lambda *given: SimpleNamespace(tokens=marks))
+    _, _, codes, targets = stage._draw()
+    for row in range(12):
+        episode, step = divmod(int(codes[row, 0]), 3)
+        assert episode == row // 2
+        expected = to_pixels(clip.frames[episode, step + 1][None], (32, 32))
+        torch.testing.assert_close(targets[row], expected[0])
 
 
 def test_numbers_out_of_range_are_named(settings: Settings, world_model: Path, tmp_path: Path) -> None:

@@ -20,19 +20,21 @@ from roboalign_core.files import read_json
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.loop import Trainer
+from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldModel
 
 Settings = Callable[..., TrainConfig]
-NAMES = ["tokenizer", "dynamics", "progress", "probe"]
-STEPS = {"tokenizer": 80, "dynamics": 100, "progress": 120, "probe": 60}
+NAMES = ["tokenizer", "dynamics", "decoder", "progress", "probe"]
+STEPS = {"tokenizer": 80, "dynamics": 100, "decoder": 60, "progress": 120, "probe": 60}
 
 
 @pytest.fixture(scope="module")
 def runs(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One finished run of every stage, the later ones built on the earlier."""
     folder = tmp_path_factory.mktemp("runs")
-    needs = {"dynamics": folder / "tokenizer" / "model", "progress": folder / "dynamics" / "model"}
+    needs = {"dynamics": folder / "tokenizer" / "model"}
+    needs |= dict.fromkeys(("decoder", "progress"), folder / "dynamics" / "model")
     torch.set_num_threads(1)
     for name in NAMES:
         config = settings(name, folder / name, steps=STEPS[name], world_model=needs.get(name, ""))
@@ -45,7 +47,8 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 
 def needed(stage: str, runs: dict[str, Path]) -> Path | str:
-    return {"dynamics": runs["tokenizer"] / "model", "progress": runs["dynamics"] / "model"}.get(stage, "")
+    needs = {"dynamics": "tokenizer", "decoder": "dynamics", "progress": "dynamics"}
+    return runs[needs[stage]] / "model" if stage in needs else ""
 
 
 @pytest.mark.parametrize(
@@ -192,6 +195,26 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert [path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()] == ["step-00000002"]
     train(broken)
     assert_same_run(tmp_path / "broken", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("composite", "expected"), [(True, 2), (False, 0)])
+def test_some_contexts_are_grey_where_start_frames_are_coded_by_themselves(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composite: bool, expected: int
+) -> None:
+    stages: list[TokenizerStage] = []
+    monkeypatch.setattr(TokenizerStage, "export", lambda self, folder: stages.append(self))
+    config = settings("tokenizer", tmp_path, steps=1, grey_share=0.3)
+    config.model.tokenizer = replace(config.model.tokenizer, composite=composite)
+    train(config)
+    context, targets = stages[0]._draw()
+    grey = (context == 0.5).flatten(1).all(1)
+    assert grey.tolist() == [False] * (6 - expected) + [True] * expected
+    assert not (targets == 0.5).flatten(1).all(1).any()
+
+
+def test_shares_of_the_same_clips_do_not_overlap() -> None:
+    with pytest.raises(RoboAlignError, match=r"own_share \+ stage\.grey_share: expected at most 1.*found 0.6 \+ 0.5"):
+        TokenizerStageConfig(own_share=0.6, grey_share=0.5)
 
 
 def test_draws_differ_between_seeds(settings: Settings, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.data import TrainingData
+from roboalign_core.training.loop import Trainer
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.training.windows import StateRange, WindowCache, WindowConfig, Windows, WindowSource
 from roboalign_core.world_model.model import load_config, load_tokenizer
@@ -67,6 +69,7 @@ def test_a_start_frame_is_coded_by_itself(store: Path, tokenizer: DualBranchToke
     codes = tokenizer.encode_start(pixels, features)
     assert (codes[0] != codes[1]).any()
     assert torch.equal(tokenizer.encode_start(pixels[1:], features[1:]), codes[1:])
+    assert torch.equal(tokenizer.encode_start(pixels, features[torch.tensor([1, 0])]), codes)
 
 
 def test_coded_windows_are_kept_and_found_again(
@@ -81,35 +84,63 @@ def test_coded_windows_are_kept_and_found_again(
     monkeypatch.setattr(WindowSource, "draw", lambda *args: pytest.fail("coded twice"))
     again = WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, {"data": 1}, seed=0)
     assert same(again.windows, built.windows)
-    assert [each.suffix for each in tmp_path.iterdir()] == [".safetensors"]
+    assert {each.suffix for each in tmp_path.iterdir()} == {".safetensors", ".lock"}
     monkeypatch.undo()
-    for changed in ({"data": 2}, {"data": 1, "balance": 0}):
-        WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, changed, seed=0)
+    others = [replace(config, moved_share=0.5), replace(config, own_share=0.25), replace(config, cached=5)]
+    for other in others:
+        WindowCache.open_or_build(tmp_path, source_of(other, store, folder, tokenizer), 3, {"data": 1}, seed=0)
+    for depends, seed in (({"data": 2}, 0), ({"data": 1}, 1)):
+        WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, depends, seed)
+    blind = source_of(config, store, folder, tokenizer)
+    blind.model = replace(blind.model, tokenizer=replace(blind.model.tokenizer, still_threshold=0.5))
+    WindowCache.open_or_build(tmp_path, blind, 3, {"data": 1}, seed=0)
     with torch.no_grad():
         tokenizer.dynamics_out.bias.add_(1)
         WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, {"data": 1}, seed=0)
         tokenizer.dynamics_out.bias.sub_(1)
-    assert len(list(tmp_path.iterdir())) == 4, "other data, settings or weights: other windows"
+    assert len(list(tmp_path.glob("*.safetensors"))) == 8, "other data, settings or weights: other windows"
 
 
-def test_contexts_of_its_own_can_be_left_out(
+def test_what_a_killed_process_left_goes(
     store: Path, folder: Path, tokenizer: DualBranchTokenizer, tmp_path: Path
 ) -> None:
-    config = WindowConfig(clips=4, lengths=[3], context_distance=2, own_share=0.5, cached=8)
-    cache = WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, {}, seed=0)
-    assert cache.windows.own.float().mean() == 0.5
-    assert not cache.draw(40, own=False).own.any()
-    assert cache.draw(40, own=True).own.any()
+    (tmp_path / ".1234.x.tmp.safetensors").write_bytes(b"half")
+    config = WindowConfig(clips=4, lengths=[3], context_distance=2, cached=4)
+    WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, {}, seed=0)
+    assert not list(tmp_path.glob(".*.tmp*"))
 
 
-def test_a_run_learns_from_coded_windows_and_resumes(settings: Settings, folder: Path, tmp_path: Path) -> None:
-    options = {"world_model": folder, "cached": 8, "cache": str(tmp_path / "windows")}
-    whole = train(settings("dynamics", tmp_path / "whole", steps=4, **options))
-    assert len(list((tmp_path / "windows").iterdir())) == 2, "one of each length"
-    again = train(settings("dynamics", tmp_path / "again", steps=4, **options))
-    assert again["loss"] == whole["loss"], "from the file as from the first coding"
-    drifting = train(settings("dynamics", tmp_path / "drift", steps=2, own_drift=1, context_distance=2, **options))
-    assert drifting["steps"] == 2
+def test_windows_with_imagined_contexts_are_not_coded_once() -> None:
+    assert WindowConfig(clips=8, own_share=0.5).cached_own == 4
+    assert WindowConfig(clips=8, own_share=0.5, own_drift=2).cached_own == 0
+
+
+@pytest.mark.parametrize("drift", [0, 1])
+def test_a_run_learns_from_coded_windows_and_resumes(
+    settings: Settings, folder: Path, tmp_path: Path, drift: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"world_model": folder, "cached": 8, "own_drift": drift, "own_share": 0.5}
+    whole = train(settings("dynamics", tmp_path / "whole", steps=6, cache=str(tmp_path / "windows"), **options))
+    assert len(list((tmp_path / "windows").glob("*.safetensors"))) == 2, "one of each length"
+    config = settings("dynamics", tmp_path / "parts", steps=6, **options)
+    step, update = 0, Trainer._update
+
+    def stop(trainer: Trainer) -> Mapping[str, float]:
+        nonlocal step
+        step += 1
+        if step > 3:
+            raise KeyboardInterrupt
+        return update(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert len(list((tmp_path / "parts" / "windows").glob("*.safetensors"))) >= 1
+    config.stage["cache"] = str(tmp_path / "windows")
+    again = train(config)
+    assert again["steps"] == 6
+    assert again["loss"] == whole["loss"], "where windows lie, and who coded them, changes nothing"
 
 
 def test_numbers_out_of_range_are_named() -> None:

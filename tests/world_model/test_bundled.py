@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from roboalign_core.bundled import MODELS, bundled_models, resolve_model
+from roboalign_core.bundled import MODELS, bundled_models
 from roboalign_core.planning import ImaginationServer
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model import WorldModel
@@ -31,7 +31,7 @@ def test_it_fits_into_a_repository_and_has_a_card(name: str) -> None:
 def test_it_decodes_as_transformers_does(name: str) -> None:
     """Two frames, greedy, token by token, at full precision."""
     model = WorldModel.from_pretrained(name, dtype=torch.float32)
-    llama = load_llama(resolve_model(name))
+    llama = load_llama(name)
     layout, rng = model.config.layout, np.random.default_rng(0)
     frame = rng.integers(0, 256, (*model.config.image_size, 3), dtype=np.uint8)
     actions = rng.uniform(-1, 1, (2, 2, model.config.action_dim)).astype(np.float32)
