@@ -25,6 +25,7 @@ class BundleConfig:
     Attributes:
         runs: run folders of ``roboalign train``, finished; later ones overwrite files of the same name.
         studies: result files of ``roboalign evaluate`` whose figures go into the card.
+        figures: names of those figures; none: all that have an interval.
         data: folder of the training episodes; its results name the command that collected them.
         title: what the model is, in a line.
         window: frames after which the model's long rollouts encode anew by default, as ``study=swr`` finds them to be
@@ -34,6 +35,7 @@ class BundleConfig:
 
     runs: list[str] = MISSING
     studies: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
     data: str = MISSING
     title: str = MISSING
     window: int = 0
@@ -54,7 +56,7 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
                     shutil.copyfile(source, temporary)
     if settings is not None:
         write_json(out / CONFIG, settings)
-    write_text(out / CARD, _card(config.title, data, stages, studies))
+    write_text(out / CARD, _card(config.title, data, stages, studies, config.figures))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {"size_mb": size / 1e6, "parts": len(config.runs)}
 
@@ -74,7 +76,9 @@ def _results(path: Path) -> dict[str, Any]:
     return value
 
 
-def _card(title: str, data: Mapping[str, Any], stages: Mapping[str, Any], studies: Mapping[str, Any]) -> str:
+def _card(
+    title: str, data: Mapping[str, Any], stages: Mapping[str, Any], studies: Mapping[str, Any], figures: list[str]
+) -> str:
     lines = ["---", "license: apache-2.0", "library_name: roboalign", "---", f"# {title}", ""]
     lines += ["Trained by this repository's own commands, from random weights.", "", "## Data", ""]
     lines += [f"`{data['command']}`: {data.get('episodes', '?')} episodes, seed {data['seed']}.", "", "## Training", ""]
@@ -98,7 +102,7 @@ def _card(title: str, data: Mapping[str, Any], stages: Mapping[str, Any], studie
         ]
         lines += ["| figure | value | 95 % interval |", "|---|---|---|"]
         for key, value in study.items():
-            if f"{key}_ci_low" in study:
+            if f"{key}_ci_low" in study and (not figures or key in figures):
                 lines.append(f"| {key} | {value:.4g} | {study[f'{key}_ci_low']:.4g} … {study[f'{key}_ci_high']:.4g} |")
         lines.append("")
     return "\n".join(lines)

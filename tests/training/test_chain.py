@@ -33,7 +33,9 @@ PROVENANCE = {"command": "roboalign train …", "seed": 0, "git": "x", "machine"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., TrainConfig]) -> dict[str, Path]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., TrainConfig], store: Path
+) -> dict[str, Path]:
     """Finished run folders by stage."""
     root = tmp_path_factory.mktemp("runs")
     folders = {stage: root / stage for stage in ("tokenizer", "dynamics", "progress", "probe")}
@@ -41,6 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., Train
     for stage, folder in folders.items():
         figures = train(settings(stage, folder, steps=4, world_model=needs.get(stage, "")))
         write_json(folder / "results.json", {**figures, **PROVENANCE})
+    write_json(store / "results.json", {"episodes": 16, **PROVENANCE})
     return folders
 
 
@@ -48,7 +51,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., Train
 def model(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, Path], store: Path) -> Path:
     """The bundled model folder."""
     out = tmp_path_factory.mktemp("models") / "toy"
-    write_json(store / "results.json", {"episodes": 16, **PROVENANCE})
     parts = [str(runs[stage]) for stage in ("dynamics", "progress", "probe")]
     figures = bundle(BundleConfig(parts, data=str(store), title="Toy", out=str(out)))
     assert figures["parts"] == 3
@@ -75,6 +77,28 @@ def test_bundle_holds_a_whole_model_and_a_card(model: Path) -> None:
     card = (model / "README.md").read_text()
     for text in ("| dynamics |", "a machine", "license: apache-2.0"):
         assert text in card
+
+
+def test_a_card_carries_the_figures_that_are_named(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    figures = {f"{name}{end}": 1.5 for name in ("a_db", "b_db") for end in ("", "_ci_low", "_ci_high")}
+    write_json(tmp_path / "held_out" / "results.json", {**figures, "plain": 3, "episodes": 8, **PROVENANCE})
+    config = BundleConfig(
+        [str(runs["dynamics"])],
+        studies=[str(tmp_path / "held_out" / "results.json")],
+        data=str(store),
+        title="Toy",
+        out=str(tmp_path / "model"),
+    )
+    bundle(config)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "## Figures: held_out" in card
+    assert "| a_db | 1.5 | 1.5 … 1.5 |" in card
+    assert "| b_db |" in card
+    assert "plain" not in card, "no interval, no figure"
+    bundle(dataclasses.replace(config, figures=["b_db"]))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| b_db |" in card
+    assert "| a_db |" not in card
 
 
 def test_bundle_sets_the_window_that_a_study_found(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
