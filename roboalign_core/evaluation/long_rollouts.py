@@ -38,12 +38,13 @@ class Outcome:
     """One variant.
 
     Attributes:
-        curves: metrics (E, T) by name.
+        curves: metrics (E, S) by name, at the measured steps.
         seconds: (batches, T), s a frame.
         first: frames before the first restart.
         window: frames from one restart to the next.
         tokens, bytes: longest sequence and largest key–value cache.
         videos: the first imagined ones, (V, T, H, W, 3) uint8.
+        steps: the S measured steps, counted from 1.
     """
 
     curves: dict[str, Array]
@@ -53,6 +54,11 @@ class Outcome:
     tokens: int
     bytes: int
     videos: NDArray[np.uint8]
+    steps: list[int]
+
+    def at(self, key: str, step: int) -> Array:
+        """A metric (E,) at one of the measured steps."""
+        return self.curves[key][:, self.steps.index(step)]
 
 
 def costs(outcome: Outcome) -> dict[str, float]:
@@ -76,5 +82,5 @@ def costs(outcome: Outcome) -> dict[str, float]:
 
 
 def means(curve: Array) -> list[float | None]:
-    """A metric (E, T) at each step, None where no episode has a value."""
+    """A metric (E, S) at each measured step, None where no episode has a value."""
     return [float(np.nanmean(step)) if np.isfinite(step).any() else None for step in curve.T]

@@ -46,6 +46,7 @@ class SwrStudyConfig:
             4, 6, 8, 12 and 16, as far as the model has positions.
         frozen_window: frames after which the frozen variant restarts; 0: the model's own window.
         horizons: steps ahead at which figures are taken.
+        every: curves have a point every so many frames, and at the horizons.
         order: decoding order.
         effector, objects, moved: as in the study ``world_model``.
         batch: episodes imagined at once.
@@ -60,6 +61,7 @@ class SwrStudyConfig:
     windows: list[int] = field(default_factory=list)
     frozen_window: int = 0
     horizons: list[int] = field(default_factory=lambda: [30, 60, 100])
+    every: int = 5
     order: str = "frame"
     effector: list[str] = field(default_factory=list)
     objects: dict[str, list[str]] = field(default_factory=dict)
@@ -69,9 +71,16 @@ class SwrStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_amounts(self.horizons, batch=(self.batch, 1), episodes=(self.episodes, 0), videos=(self.videos, 0))
+        amounts = {"batch": (self.batch, 1), "every": (self.every, 1)}
+        check_amounts(self.horizons, **amounts, episodes=(self.episodes, 0), videos=(self.videos, 0))
         if self.order not in get_args(Order):
             raise RoboAlignError(f"study.order: expected one of {get_args(Order)}, found {self.order!r}")
+
+    @property
+    def steps(self) -> list[int]:
+        """Frames ahead that are measured, ascending."""
+        last = max(self.horizons)
+        return sorted({1, *range(self.every, last + 1, self.every), *self.horizons})
 
 
 def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
@@ -96,8 +105,9 @@ def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
     figures = {**_figures(outcomes, config), **headline}
     sections = report_sections(figures, outcomes, data.frames[:, 1:], config.videos)
     write_report(Path(out) / "report.html", "Long rollouts", sections)
-    detail = {name: {key: means(curve) for key, curve in o.curves.items()} for name, o in outcomes.items()}
-    return {**figures, "episodes": len(data.frames), "missing": missing, "detail": {"per_horizon": detail}}
+    curves = {name: {key: means(curve) for key, curve in o.curves.items()} for name, o in outcomes.items()}
+    detail = {"steps": config.steps, "per_horizon": curves}
+    return {**figures, "episodes": len(data.frames), "missing": missing, "detail": detail}
 
 
 def _variants(config: SwrStudyConfig, model: WorldModel) -> dict[str, tuple[str, int]]:
@@ -149,6 +159,7 @@ def _run(
         max(meter.tokens for meter in meters),
         max(meter.bytes for meter in meters),
         np.concatenate(videos)[: config.videos],
+        config.steps,
     )
 
 
@@ -160,13 +171,15 @@ def _curves(
     perceptual: Perceptual | None,
     config: SwrStudyConfig,
 ) -> dict[str, Array]:
-    later = data.frames[rows, 1:]
+    """Metrics (E, S) at the S measured steps, of imagined frames (E, T, H, W, 3)."""
+    steps = np.array(config.steps)
+    imagined, later = imagined[:, steps - 1], data.frames[rows][:, steps]
     curves = {"psnr_db": psnr(imagined, later), "ssim": ssim(imagined, later)}
     if perceptual is not None:
         curves[perceptual.name] = perceptual(imagined, later)
     if probe is None:
         return curves
-    names, truth = probe.config.columns, data.state[rows].astype(np.float64)
+    names, truth = probe.config.columns, data.state[rows][:, [0, *steps]].astype(np.float64)
     state = read_states(probe, imagined)
     if config.effector:
         curves["effector_error_cm"] = distance_cm(state, truth[:, 1:], names, config.effector)
@@ -194,7 +207,7 @@ def _headline(
     for baseline in BASELINES:
         for horizon in config.horizons:
             for label, (key, lower) in metrics.items():
-                here, there = (outcome.curves[key][:, horizon - 1] for outcome in (ours, outcomes[baseline]))
+                here, there = (outcome.at(key, horizon) for outcome in (ours, outcomes[baseline]))
                 name = f"swr_vs_{baseline}_h{horizon}_{label}_gain_pct"
                 try:
                     gain = paired_gain_pct(here, there, lower_is_better=lower, seed=config.seed)
@@ -212,8 +225,8 @@ def _figures(outcomes: dict[str, Outcome], config: SwrStudyConfig) -> dict[str, 
     figures: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         for horizon in config.horizons:
-            for key, curve in outcome.curves.items():
-                here = curve[:, horizon - 1]
+            for key in outcome.curves:
+                here = outcome.at(key, horizon)
                 known = np.isfinite(here)
                 if known.sum() < 2:
                     continue
@@ -221,7 +234,7 @@ def _figures(outcomes: dict[str, Outcome], config: SwrStudyConfig) -> dict[str, 
                 figures |= bootstrap_mean(here[known], seed=config.seed).as_results(label)
                 for baseline in BASELINES:
                     if name not in BASELINES:
-                        there = outcomes[baseline].curves[key][:, horizon - 1]
+                        there = outcomes[baseline].at(key, horizon)
                         difference = paired_difference(here[known], there[known], seed=config.seed)
                         figures |= difference.as_results(f"{name}_minus_{baseline}_h{horizon}_{key}")
         figures |= {f"{name}_{key}": value for key, value in costs(outcome).items()}

@@ -50,7 +50,7 @@ def _plot(outcomes: Mapping[str, Outcome]) -> bytes:
     for axis, key in zip(axes[0], keys, strict=True):
         for name, outcome in outcomes.items():
             values = [np.nan if value is None else value for value in means(outcome.curves[key])]
-            axis.plot(range(1, len(values) + 1), values, label=name)
+            axis.plot(outcome.steps, values, label=name)
         axis.set(title=key, xlabel="horizon (frames)")
         axis.legend()
     figure.tight_layout()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
 from roboalign_core.tensors import load_into
 from roboalign_core.training.checkpoints import RUN, newest_weights
+from roboalign_core.training.state import StateConfig
 from roboalign_core.training.windows import WindowCache, WindowConfig, Windows, WindowSource
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.rollout import Imagination, Prompt, roll
+from roboalign_core.world_model.tokenizer import to_frames, to_pixels
 
 
 @dataclass
@@ -37,22 +41,6 @@ class BalanceConfig:
 
 
 @dataclass
-class StateConfig:
-    """What is also read off the hidden states while training: where things will be after each action.
-
-    The next frame's tokens say where things are only in a roundabout way. The reading head is dropped after training;
-    what stays is a backbone whose hidden states hold positions (cf. Dreamer's heads, Hafner et al. 2020).
-
-    Attributes:
-        columns: names of per-frame columns (of ``observation.state``); none: no such head.
-        weight: of its loss.
-    """
-
-    columns: list[str] = field(default_factory=list)
-    weight: float = 4.0
-
-
-@dataclass
 class DynamicsStageConfig(WindowConfig):
     """What stage 2 draws and weighs.
 
@@ -61,8 +49,9 @@ class DynamicsStageConfig(WindowConfig):
         changed_weight: extra weight of tokens that differ from the frame before.
         label_smoothing: of both losses.
         dropout: share of dynamics input tokens that are replaced by random ones, against exposure bias.
-        imagined_share: share of the clips whose frames after the first come in as the one-pass head imagines them, so
-            that the model learns to go on from its own frames.
+        imagined_share: share of the clips whose frames after the first come in as a one-pass rollout imagines them,
+            while what is to be predicted stays what really came: so the model learns to go on from its own frames, and
+            back towards where the actions lead (cf. DAgger, Ross et al. 2011; scheduled sampling, Bengio et al. 2015).
         start: run folder of this stage whose newest weights this run starts from; anew where empty.
         balance: see :class:`BalanceConfig`.
         state: see :class:`StateConfig`.
@@ -136,8 +125,9 @@ class DynamicsStage:
         weight = weight / weight.mean()
         token_logits = dynamics.token_logits(hidden, frames)
         frame_logits = dynamics.frame_logits(hidden, frames)
-        token_loss = self._cross_entropy(token_logits, target, weight)
-        frame_loss = self._cross_entropy(frame_logits, target, weight)
+        smoothing = self.config.label_smoothing
+        token_loss = (token_logits.cross_entropy(target, smoothing) * weight).mean()
+        frame_loss = (frame_logits.cross_entropy(target, smoothing) * weight).mean()
         figures = {
             "token_loss": token_loss.item(),
             "frame_loss": frame_loss.item(),
@@ -148,32 +138,24 @@ class DynamicsStage:
         loss = token_loss + self.config.frame_head_weight * frame_loss
         if self.module.state is None:
             return loss, figures
-        predicted = self.module.next_state(hidden, frames).float()
-        state = windows.state[:, 1:]
-        error = (predicted.detach() - state).abs() * self.source.state.std.to(state)
-        figures["state_error"] = error.mean().item()
-        return loss + self.config.state.weight * F.smooth_l1_loss(predicted, state, beta=0.1), figures
-
-    def _cross_entropy(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        each = F.cross_entropy(
-            logits.flatten(0, -2).float(),
-            target.flatten(),
-            reduction="none",
-            label_smoothing=self.config.label_smoothing,
-        )
-        return (each * weight.flatten()).mean()
+        predicted, state = self.module.next_state(hidden, frames), windows.state[:, 1:]
+        figures["state_error"] = self.source.state.error(predicted, state)
+        return loss + self.config.state.weight * self.source.state.loss(predicted, state), figures
 
     @torch.no_grad()
     def _imagined(self, windows: Windows) -> Tensor:
-        """Codes (B, T, m) to come in; in some clips all but the first as imagined from the recorded frame before."""
+        """Codes (B, T, m) to come in; in some clips all after the first as a rollout imagines them."""
         given, frames = windows.given, windows.codes.shape[1]
         count = round(self.config.imagined_share * len(windows))
         if not count:
             return given
-        rows, dynamics = torch.randperm(len(windows))[:count], self.module.dynamics
-        ids = dynamics.layout.sequence(windows.context[rows], given[rows], windows.actions[rows])
+        rows = torch.randperm(len(windows))[:count]
+        prompt = Prompt(windows.context[rows], windows.start[rows])
+        with torch.autocast(self.device.type, enabled=False):
+            imagination = Imagination(self._for_inference(), prompt, count, "frame", limit=frames - 1)
+            codes = [imagination.step(windows.actions[rows, step]) for step in range(frames - 1)]
         mixed = given.clone()
-        mixed[rows, 1:] = dynamics.frame_logits(dynamics.hidden(ids), frames).argmax(-1)
+        mixed[rows, 1:] = torch.stack(codes, dim=1)
         return mixed
 
     def _disturb(self, codes: Tensor) -> Tensor:
@@ -200,20 +182,16 @@ class DynamicsStage:
     @torch.no_grad()
     def _imagined_frame(self, pixels: Tensor, bins: Tensor) -> Tensor:
         """Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
-        dynamics = self.module.dynamics
+        model = self._for_inference()
         with torch.autocast(self.device.type, enabled=False):
-            values, context = self.tokenizer.encode_context(pixels)
-            features = self.tokenizer.context_features(values, pixels)
-            codes = self.tokenizer.encode_start(pixels, features).unsqueeze(1)
-        for frames in range(2, bins.shape[1] + 1):
-            # The frame to come is not seen by the head; its place only has to be filled.
-            hidden = dynamics.hidden(
-                dynamics.layout.sequence(context, torch.cat([codes, codes[:, -1:]], dim=1), bins[:, :frames])
-            )
-            following = dynamics.frame_logits(hidden, frames)[:, -1:].argmax(-1)
-            codes = torch.cat([codes, following], dim=1)
-        with torch.autocast(self.device.type, enabled=False):
-            return self.tokenizer.decode_dynamics(codes[:, -1], features).clamp(0, 1)
+            context = model.encode(to_frames(pixels))
+            codes = roll(model, context, bins[:, :-1], "plain", self.config.own_drift, "frame").tokens[:, -1]
+            return to_pixels(model.decode(codes, context.features), model.config.image_size)
+
+    def _for_inference(self) -> WorldModel:
+        """The world model as it is now, in the number format of rollouts."""
+        dynamics = copy.deepcopy(self.module.dynamics).to(self.tokenizer.context_position.dtype)
+        return WorldModel(self.source.model, self.tokenizer, dynamics)
 
     def state(self) -> dict[str, Any]:
         """Of the samplers."""
@@ -229,6 +207,6 @@ class DynamicsStage:
 
 
 @torch.no_grad()
-def _accuracy(logits: Tensor, target: Tensor) -> float:
-    """Share of right codes among the first clips of a batch: enough for a log."""
-    return (logits[:2].argmax(-1) == target[:2]).float().mean().item()
+def _accuracy(logits: CodeLogits, target: Tensor) -> float:
+    """Share of right codes in a batch."""
+    return (logits.likeliest() == target).float().mean().item()

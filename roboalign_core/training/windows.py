@@ -17,15 +17,14 @@ from roboalign_core.episodes.locking import exclusive
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import remove_leftovers
 from roboalign_core.tensors import load_tensors, save_tensors
-from roboalign_core.training.data import StoreSampler, TrainingData
+from roboalign_core.training.data import StoreSampler
+from roboalign_core.training.state import StateRange
 from roboalign_core.training.tokenizer import own_drawings
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
 
 logger = logging.getLogger(__name__)
-
-STATE = "observation.state"  # the per-frame extra that holds where things are
 
 Imagine = Callable[[Tensor, Tensor], Tensor]
 """Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
@@ -82,41 +81,6 @@ class WindowConfig:
     def cached_own(self) -> int:
         """The same of a batch that is coded once: none where such contexts are imagined."""
         return 0 if self.own_drift else self.own
-
-
-@dataclass(frozen=True)
-class StateRange:
-    """Which columns of the recorded state are read, and their mean and standard deviation (K,)."""
-
-    columns: Tensor
-    mean: Tensor
-    std: Tensor
-
-    @classmethod
-    def none(cls) -> StateRange:
-        """No columns."""
-        return cls(torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0))
-
-    @classmethod
-    def of(cls, data: TrainingData, columns: Sequence[str]) -> StateRange:
-        """The named columns of ``observation.state``.
-
-        Raises:
-            RoboAlignError: the data lacks one of them.
-        """
-        if not columns:
-            return cls.none()
-        names = data.column_names(STATE)
-        unknown = [column for column in columns if column not in names]
-        if unknown:
-            raise RoboAlignError(f"stage.state.columns: expected names among {', '.join(names)}, found {unknown[0]!r}")
-        chosen = torch.tensor([names.index(column) for column in columns])
-        mean, std = data.column_range(STATE)
-        return cls(chosen, mean[chosen], std[chosen])
-
-    def standardised(self, state: Tensor) -> Tensor:
-        """Recorded states (…, all columns) → (…, K)."""
-        return (state[..., self.columns] - self.mean) / self.std
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.codes import CodeGroups
 from roboalign_core.world_model.layout import TokenLayout
 
 NORM_GROUPS = 8  # of the convolutions' group norms: channel counts are multiples of it
@@ -92,6 +93,8 @@ class DynamicsConfig:
         rope_theta: base of the rotary position embedding.
         positions: whether a learned vector for each place in the sequence is added to the embeddings. Rotary positions
             alone are relative in one dimension, and where things are in an image has to be worked out from them.
+        code_channels: FSQ channels of the dynamics codes that are scored together, a number a group; groups are scored
+            apart (:class:`~roboalign_core.world_model.codes.CodeGroups`). None: all together.
     """
 
     layers: int = 4
@@ -102,6 +105,7 @@ class DynamicsConfig:
     frame_head_layers: int = 2
     rope_theta: float = 10000.0
     positions: bool = True
+    code_channels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
@@ -140,6 +144,12 @@ class WorldModelConfig:
                 f"world model window: expected 1 to {self.dynamics.max_frames - 1} frames (max_frames - 1), "
                 f"found {self.window}"
             )
+        CodeGroups.of(self.tokenizer.dynamics_levels, self.dynamics.code_channels)
+
+    @property
+    def code_groups(self) -> CodeGroups:
+        """How the dynamics takes dynamics codes apart."""
+        return CodeGroups.of(self.tokenizer.dynamics_levels, self.dynamics.code_channels)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.transformer import NORM_EPS, DecoderLayer
 
@@ -64,6 +65,7 @@ class Decoder:
         backbone = dynamics.backbone
         self.config, self.capacity = backbone.config, backbone.capacity
         self._table = dynamics.table().detach()
+        self._factors, self._groups = dynamics.factors().detach(), dynamics.groups
         self._positions = None if dynamics.positions is None else dynamics.positions.table().detach()
         self._layers = [_Layer.of(layer) for layer in backbone.layers if isinstance(layer, DecoderLayer)]
         self._norm = backbone.norm.weight.detach()
@@ -97,6 +99,11 @@ class Decoder:
             x = x + F.linear(F.silu(gate).mul_(up), layer.down)
         cache.length = end
         return _normalised(x).mul_(self._norm)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> CodeLogits:
+        """Hidden states (…, dim) → logits (…) of the next token, as :meth:`Dynamics.head` gives them."""
+        return CodeLogits.of(self._groups, F.linear(hidden, self._factors))
 
     def _attend(
         self, x: Tensor, layer: _Layer, cache: KeyValueCache, index: int, start: int, mask: Tensor | None

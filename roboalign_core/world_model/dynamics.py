@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.embedding import PositionEmbedding, TokenEmbedding
 from roboalign_core.world_model.layers import Block
@@ -15,27 +16,27 @@ from roboalign_core.world_model.transformer import LlamaBackbone
 class FrameHead(nn.Module):
     """All dynamics tokens of the next frame at once, from the hidden states of this frame and its action.
 
-    Input (B, frame_tokens, dim), output logits (B, dynamics_tokens, dynamics_codes). Token by token remains the
-    papers' order; this one trades the dependence of a frame's tokens on each other for speed.
+    Input (B, frame_tokens, dim), output logits (B, dynamics_tokens, …). Token by token remains the papers' order; this
+    one trades the dependence of a frame's tokens on each other for speed.
     """
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         layout, dynamics = config.layout, config.dynamics
-        self.outputs = layout.dynamics_tokens
+        self.outputs, self.groups = layout.dynamics_tokens, config.code_groups
         self.position = nn.Parameter(torch.randn(1, layout.frame_tokens, dynamics.dim) * 0.02)
         self.blocks = nn.ModuleList(
             Block(dynamics.dim, dynamics.heads, expansion=2) for _ in range(dynamics.frame_head_layers)
         )
         self.norm = nn.LayerNorm(dynamics.dim)
-        self.out = nn.Linear(dynamics.dim, layout.dynamics_codes, bias=False)
+        self.out = nn.Linear(dynamics.dim, sum(self.groups.sizes), bias=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(B, frame_tokens, dim) → (B, dynamics_tokens, dynamics_codes)."""
+    def forward(self, hidden: Tensor) -> CodeLogits:
+        """(B, frame_tokens, dim) → logits (B, dynamics_tokens, …)."""
         x = hidden + self.position
         for block in self.blocks:
             x = block(x)
-        return self.out(self.norm(x[:, : self.outputs]))
+        return CodeLogits.of(self.groups, self.out(self.norm(x[:, : self.outputs])))
 
 
 class Dynamics(nn.Module):
@@ -47,6 +48,7 @@ class Dynamics(nn.Module):
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.layout: TokenLayout = config.layout
+        self.groups = config.code_groups
         self.max_frames = config.dynamics.max_frames
         self.embedding: TokenEmbedding | nn.Embedding = TokenEmbedding(config)
         self.positions = PositionEmbedding(config) if config.dynamics.positions else None
@@ -65,25 +67,31 @@ class Dynamics(nn.Module):
         """Ids (B, L) of whole sequences → hidden states (B, L, dim)."""
         return self.backbone(self.embedding(ids), None if self.positions is None else self.positions.table())
 
-    def table(self, entries: int | None = None) -> Tensor:
-        """Embeddings (vocabulary, dim), or the first ``entries`` rows."""
-        embedding = self.embedding
-        return embedding.table(entries) if isinstance(embedding, TokenEmbedding) else embedding.weight[:entries]
+    def table(self) -> Tensor:
+        """Embeddings (vocabulary, dim)."""
+        return self.embedding.table() if isinstance(self.embedding, TokenEmbedding) else self.embedding.weight
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Hidden states (…, dim) → logits (…, dynamics_codes) of the next token."""
-        return hidden @ self.table(self.layout.dynamics_codes).to(hidden.dtype).T
+    def factors(self) -> Tensor:
+        """Embeddings of the parts of dynamics codes, group after group: what the next token is scored with."""
+        if isinstance(self.embedding, TokenEmbedding):
+            return torch.cat(self.embedding.factors())
+        return torch.cat(self.groups.factors(self.embedding.weight[: self.layout.dynamics_codes]))
 
-    def token_logits(self, hidden: Tensor, frames: int) -> Tensor:
-        """Hidden states of a whole sequence → logits (B, frames − 1, dynamics_tokens, codes) of frames 1…T−1.
+    def head(self, hidden: Tensor) -> CodeLogits:
+        """Hidden states (…, dim) → logits (…) of the next token."""
+        return CodeLogits.of(self.groups, hidden @ self.factors().to(hidden.dtype).T)
+
+    def token_logits(self, hidden: Tensor, frames: int) -> CodeLogits:
+        """Hidden states of a whole sequence → logits (B, frames − 1, dynamics_tokens, …) of frames 1…T−1.
 
         A token is predicted from the position before it; the first frame is given (no loss).
         """
         positions = self.layout.dynamics_positions(frames)[1:] - 1
-        return self.head(hidden[:, positions.flatten()]).unflatten(1, positions.shape)
+        return self.head(hidden[:, positions.flatten()].unflatten(1, positions.shape))
 
-    def frame_logits(self, hidden: Tensor, frames: int) -> Tensor:
+    def frame_logits(self, hidden: Tensor, frames: int) -> CodeLogits:
         """The same shape from the one-pass head: frame t and its action → frame t + 1."""
         positions = self.layout.step_positions(frames)[:-1]
         steps = hidden[:, positions.flatten()].unflatten(1, positions.shape)
-        return self.frame_head(steps.flatten(0, 1)).unflatten(0, steps.shape[:2])
+        logits = self.frame_head(steps.flatten(0, 1))
+        return CodeLogits(self.groups, tuple(part.unflatten(0, steps.shape[:2]) for part in logits.parts))

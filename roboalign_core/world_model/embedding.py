@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.fsq import FSQ
@@ -13,29 +14,38 @@ class TokenEmbedding(nn.Module):
     """One vector a vocabulary entry: a free table plus a small network on the entry's meaning.
 
     Codes whose FSQ values are close look alike, and so do neighbouring action bins; a free table alone would have to
-    learn that from data for thousands of entries. :meth:`table` is the plain embedding matrix that a LLaMA checkpoint
-    holds, as input and (tied) as output.
+    learn that from data for thousands of entries. A dynamics code's vector is the sum of those of its parts
+    (:class:`~roboalign_core.world_model.codes.CodeGroups`). :meth:`table` is the plain embedding matrix that a LLaMA
+    checkpoint holds, as input and (tied) as output.
     """
 
     meaning: Tensor
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
-        layout, dim = config.layout, config.dynamics.dim
+        self.groups, dim = config.code_groups, config.dynamics.dim
         self.register_buffer("meaning", _meanings(config), persistent=False)
-        self.free = nn.Parameter(torch.randn(layout.vocabulary, dim) * 0.01)
+        self.free = nn.Parameter(torch.randn(len(self.meaning), dim) * 0.01)
         first, last = nn.Linear(self.meaning.shape[1], dim), nn.Linear(dim, dim)
         self.network = nn.Sequential(first, nn.GELU(), last)
         nn.init.normal_(last.weight, std=0.02)
         nn.init.zeros_(last.bias)
 
-    def table(self, entries: int | None = None) -> Tensor:
-        """(vocabulary, dim), or its first ``entries`` rows."""
-        return self.free[:entries] + self.network(self.meaning[:entries])
+    def table(self) -> Tensor:
+        """(vocabulary, dim)."""
+        rows = self.free + self.network(self.meaning)
+        *factors, rest = rows.split([*self.groups.sizes, len(rows) - sum(self.groups.sizes)])
+        return torch.cat([self.groups.spread(factors), rest])
+
+    def factors(self) -> list[Tensor]:
+        """Vectors (size, dim) of the parts of dynamics codes, for each group."""
+        count = sum(self.groups.sizes)
+        rows = self.free[:count] + self.network(self.meaning[:count])
+        return list(rows.split(self.groups.sizes))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (…) → (…, dim)."""
-        return self.free[ids] + self.network(self.meaning[ids])
+        return F.embedding(ids, self.table())
 
 
 class PositionEmbedding(nn.Module):
@@ -54,10 +64,10 @@ class PositionEmbedding(nn.Module):
 
 
 def _meanings(config: WorldModelConfig) -> Tensor:
-    """(vocabulary, features): kind of token, and sines of its FSQ values or of its action bin."""
+    """(entries, features): kind of token, and sines of its FSQ values or of its action bin."""
     layout = config.layout
     parts = [
-        _code_features(FSQ(config.tokenizer.dynamics_levels)),
+        *(_code_features(FSQ(levels)) for levels in config.code_groups.levels),
         _code_features(FSQ(config.tokenizer.context_levels)),
         _waves(torch.linspace(-1, 1, layout.action_bins).unsqueeze(-1)),
     ]

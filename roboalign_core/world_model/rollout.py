@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.tokenizer import ContextFeatures
 
 if TYPE_CHECKING:
@@ -23,18 +24,27 @@ Order = Literal["token", "frame"]
 
 
 @dataclass(frozen=True)
-class Context:
-    """A frame that imagination starts from.
+class Prompt:
+    """The tokens that imagination starts from.
 
     Attributes:
         codes: (b, context_tokens), b = 1 where all candidates share it.
         start: (b, dynamics_tokens), the current frame: relative to the context where it is a later one, else as
             :meth:`~roboalign_core.world_model.tokenizer.DualBranchTokenizer.encode_start` codes it.
-        features: what decoding needs of the context.
     """
 
     codes: Tensor
     start: Tensor
+
+
+@dataclass(frozen=True)
+class Context(Prompt):
+    """A frame that imagination starts from.
+
+    Attributes:
+        features: what decoding needs of the context.
+    """
+
     features: ContextFeatures
 
 
@@ -50,7 +60,7 @@ class Imagination:
     def __init__(
         self,
         world_model: WorldModel,
-        context: Context,
+        prompt: Prompt,
         candidates: int,
         order: Order,
         temperature: float = 0.0,
@@ -60,13 +70,13 @@ class Imagination:
         if order not in get_args(Order):
             raise RoboAlignError(f"decoding order: expected one of {get_args(Order)}, found {order!r}")
         self.dynamics, self.layout = world_model.dynamics, world_model.config.layout
-        self.context, self.order = context, order
+        self.order = order
         self.temperature, self.generator = temperature, generator
         self.decoder = world_model.decoder
-        cache = self.decoder.cache(len(context.codes), None if limit is None else self._room(limit))
-        self.decoder.hidden(self.layout.context_ids(context.codes), cache)
-        self.cache = cache if len(context.codes) == candidates else cache.expand(candidates)
-        self.pending = context.start.expand(candidates, -1)
+        cache = self.decoder.cache(len(prompt.codes), None if limit is None else self._room(limit))
+        self.decoder.hidden(self.layout.context_ids(prompt.codes), cache)
+        self.cache = cache if len(prompt.codes) == candidates else cache.expand(candidates)
+        self.pending = prompt.start.expand(candidates, -1)
         self.expected = torch.empty(0)
         self.frames, self.limit = 0, limit
 
@@ -107,15 +117,12 @@ class Imagination:
         for index in range(self.layout.dynamics_tokens):
             if index:
                 hidden = self.decoder.hidden(tokens[-1].unsqueeze(1), self.cache)
-            tokens.append(self._pick(self.dynamics.head(hidden[:, -1])))
+            tokens.append(self._pick(self.decoder.logits(hidden[:, -1])))
         self.pending = tokens[-1].unsqueeze(1)
         return torch.stack(tokens, dim=1)
 
-    def _pick(self, logits: Tensor) -> Tensor:
-        if self.temperature == 0:
-            return logits.argmax(-1)
-        noise = torch.empty(logits.shape, device=logits.device).exponential_(generator=self.generator)
-        return ((logits.float() / self.temperature).softmax(-1) / noise).argmax(-1)
+    def _pick(self, logits: CodeLogits) -> Tensor:
+        return logits.sample(self.temperature, self.generator) if self.temperature else logits.likeliest()
 
 
 @dataclass(frozen=True)
@@ -222,7 +229,7 @@ def _restart(world_model: WorldModel, context: Context, last: Tensor, mode: Mode
 def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Tensor, old: Imagination) -> Imagination:
     """A new imagination that keeps the newer half of the history."""
     keep = old.frames // 2
-    start = Context(context.codes.expand(len(codes), -1), codes[:, -keep - 1], context.features)
+    start = Prompt(context.codes.expand(len(codes), -1), codes[:, -keep - 1])
     new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator, old.limit)
     if keep:
         new.follow(actions[:, -keep:], codes[:, -keep:])

@@ -8,6 +8,7 @@ import torch
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.model import WorldModel, one_frame
 from roboalign_core.world_model.rollout import Context, Imagination, Order
+from roboalign_core.world_model.tokenizer import ContextFeatures
 
 
 class Session:
@@ -20,6 +21,7 @@ class Session:
         self.world_model = world_model
         self.order: Order = order
         self._imagination: Imagination | None = None
+        self._features: ContextFeatures | None = None
 
     def reset(self, frame: np.ndarray) -> None:
         """Start from a real frame (H, W, 3) uint8 of any size."""
@@ -35,7 +37,7 @@ class Session:
         Raises:
             RoboAlignError: no frame yet, or an action of the wrong width or not finite.
         """
-        if self._imagination is None:
+        if self._imagination is None or self._features is None:
             raise RoboAlignError("session: expected reset(frame) before step(action), found no frame yet")
         action = np.asarray(action, np.float32)
         if action.ndim != 1:
@@ -45,8 +47,7 @@ class Session:
         bins = self.world_model.action_bins(action[None])
         with torch.no_grad():
             codes = self._imagination.step(bins)
-            features = self._imagination.context.features
-            frames = self.world_model.decode(codes, features)
+            frames = self.world_model.decode(codes, self._features)
             if self._imagination.frames == self.world_model.config.window:
                 self._start(self.world_model.encode(frames))
         return frames[0].cpu().numpy()
@@ -54,4 +55,5 @@ class Session:
     @torch.no_grad()
     def _start(self, context: Context) -> None:
         window = self.world_model.config.window
+        self._features = context.features
         self._imagination = Imagination(self.world_model, context, 1, self.order, limit=window)

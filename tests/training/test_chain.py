@@ -204,6 +204,18 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_figures_do_not_depend_on_how_finely_curves_are_drawn(model: Path, store: Path, tmp_path: Path) -> None:
+    coarse, fine = (
+        swr_study(dataclasses.replace(swr_config(model, store), every=every), str(tmp_path)) for every in (5, 1)
+    )
+    assert coarse["detail"]["steps"] == [1, 4, 5, 10, 11]
+    assert fine["detail"]["steps"] == list(range(1, 12))
+    for key in ("swr_w2_h11_psnr_db", "plain_h4_effector_error_cm", "swr_w4_minus_frozen_h11_ssim"):
+        assert coarse[key] == fine[key]
+    curves = [figures["detail"]["per_horizon"]["swr_w2"]["psnr_db"] for figures in (coarse, fine)]
+    assert curves[0] == [curves[1][step - 1] for step in coarse["detail"]["steps"]]
+
+
 def test_within_the_first_window_re_encoding_changes_nothing(model: Path, store: Path, tmp_path: Path) -> None:
     """Up to the trained length the plain rollout and one long window are the same computation."""
     figures = swr_study(dataclasses.replace(swr_config(model, store), windows=[5], horizons=[5, 10]), str(tmp_path))
@@ -220,6 +232,7 @@ def test_swr_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_
         ({"frozen_window": 9}, "study.frozen_window: expected 1 to 5 frames"),
         ({"horizons": [0]}, "study.horizons: expected numbers of at least 1"),
         ({"batch": 0}, "study.batch: expected at least 1"),
+        ({"every": 0}, "study.every: expected at least 1"),
         ({"order": "backwards"}, "study.order: expected one of"),
     ):
         with pytest.raises(RoboAlignError, match=message):

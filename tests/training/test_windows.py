@@ -13,8 +13,9 @@ from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.loop import Trainer
+from roboalign_core.training.state import StateRange
 from roboalign_core.training.verb import TrainConfig, train
-from roboalign_core.training.windows import StateRange, WindowCache, WindowConfig, Windows, WindowSource
+from roboalign_core.training.windows import WindowCache, WindowConfig, Windows, WindowSource
 from roboalign_core.world_model.model import load_config, load_tokenizer
 from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
 

@@ -36,7 +36,9 @@ def config() -> WorldModelConfig:
             decoder_blocks=1,
             heads=2,
         ),
-        dynamics=DynamicsConfig(layers=2, dim=32, heads=2, ffn=64, max_frames=6, frame_head_layers=1),
+        dynamics=DynamicsConfig(
+            layers=2, dim=32, heads=2, ffn=64, max_frames=6, frame_head_layers=1, code_channels=[2, 1]
+        ),
         action_dim=2,
         action_bins=16,
         action_low=[-1.0, -2.0],

@@ -29,7 +29,7 @@ def test_it_fits_into_a_repository_and_has_a_card(name: str) -> None:
 
 @torch.no_grad()
 def test_it_decodes_as_transformers_does(name: str) -> None:
-    """Two frames, greedy, token by token, at full precision."""
+    """Two frames, greedy, token by token, at full precision but for the rounding of the embeddings that are stored."""
     model = WorldModel.from_pretrained(name, dtype=torch.float32)
     llama = load_llama(name)
     layout, rng = model.config.layout, np.random.default_rng(0)
@@ -42,7 +42,8 @@ def test_it_decodes_as_transformers_does(name: str) -> None:
         ids = torch.cat([ids, layout.action_ids(bins[:, step])], dim=1)
         for token in range(layout.dynamics_tokens):
             logits = llama(ids).logits[:, -1, : layout.dynamics_codes]
-            assert torch.equal(found[:, step, token], logits.argmax(-1)), (step, token)
+            chosen = logits.gather(1, found[:, step, token, None])[:, 0]
+            assert (logits.max(-1).values - chosen < 0.05).all(), (step, token)
             ids = torch.cat([ids, found[:, step, token : token + 1]], dim=1)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model import WorldModel, WorldModelConfig
+from roboalign_core.world_model.codes import CodeGroups, CodeLogits
 from roboalign_core.world_model.rollout import Imagination, Mode, Order
 from roboalign_core.world_model.tokenizer import to_frames
 
@@ -200,13 +201,13 @@ def test_a_seed_decides_what_is_sampled(
 
 def test_sampling_follows_the_distribution(model: WorldModel) -> None:
     context = model.encode(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    logits = torch.log(torch.tensor([0.7, 0.2, 0.1]))
+    logits = CodeLogits.of(CodeGroups.of([3], []), torch.log(torch.tensor([0.7, 0.2, 0.1])).expand(20000, 3))
     with torch.no_grad():
         imagination = Imagination(model, context, 1, "token", 1.0, torch.Generator().manual_seed(0))
-        shares = imagination._pick(logits.expand(20000, 3)).bincount(minlength=3) / 20000
+        shares = imagination._pick(logits).bincount(minlength=3) / 20000
         torch.testing.assert_close(shares, torch.tensor([0.7, 0.2, 0.1]), atol=0.015, rtol=0)
         imagination.temperature = 0.5
-        sharper = imagination._pick(logits.expand(20000, 3)).bincount(minlength=3) / 20000
+        sharper = imagination._pick(logits).bincount(minlength=3) / 20000
     expected = torch.tensor([0.49, 0.04, 0.01]) / 0.54
     torch.testing.assert_close(sharper, expected, atol=0.015, rtol=0)
 

@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model import WorldModel, WorldModelConfig
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.decoding import KeyValueCache
 from roboalign_core.world_model.huggingface import load_llama
 from roboalign_core.world_model.rollout import Context, Imagination, Order
@@ -58,7 +59,7 @@ def test_logits_are_those_of_transformers(model: WorldModel, llama: LlamaForCaus
     ids = random_ids(model, 3, frames=6)
     codes = model.config.layout.dynamics_codes
     expected = llama(ids).logits
-    found = model.dynamics.head(model.dynamics.hidden(ids))
+    found = model.dynamics.head(model.dynamics.hidden(ids)).joint()
     assert expected.shape[-1] == model.config.layout.vocabulary
     assert expected[..., :codes].std() > 0.1, "logits of this model are too flat to compare"
     torch.testing.assert_close(found, expected[..., :codes], atol=3e-4, rtol=1e-4)
@@ -73,10 +74,23 @@ def test_without_learned_positions_it_is_llama_alone(
     assert not (tmp_path / "positions.safetensors").exists()
     ids = random_ids(plain, 2, frames=3)
     expected = LlamaForCausalLM.from_pretrained(tmp_path / "dynamics", dtype=torch.float32).eval()(ids).logits
-    found = plain.dynamics.head(plain.dynamics.hidden(ids))
+    found = plain.dynamics.head(plain.dynamics.hidden(ids)).joint()
     torch.testing.assert_close(found, expected[..., : config.layout.dynamics_codes], atol=1e-4, rtol=1e-4)
     again = WorldModel.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(again.dynamics.hidden(ids), plain.dynamics.hidden(ids))
+
+
+@torch.no_grad()
+def test_a_model_may_score_all_channels_together(
+    config: WorldModelConfig, make_model: Callable[[WorldModelConfig], WorldModel], tmp_path: Path
+) -> None:
+    together = make_model(replace(config, dynamics=replace(config.dynamics, code_channels=[])))
+    together.save_pretrained(tmp_path, dtype=torch.float32)
+    ids = random_ids(together, 2, frames=3)
+    found = together.dynamics.head(together.dynamics.hidden(ids))
+    assert len(found.parts) == 1
+    expected = load_llama(tmp_path)(ids).logits[..., : config.layout.dynamics_codes]
+    torch.testing.assert_close(found.joint(), expected, atol=1e-3, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -93,7 +107,7 @@ def test_transformers_generates_the_same_with_its_cache(model: WorldModel, llama
         suppress_tokens=list(range(layout.dynamics_codes, layout.vocabulary)),
     )
     for _ in range(6):
-        ids = torch.cat([ids, model.dynamics.head(model.dynamics.hidden(ids)[:, -1]).argmax(-1, keepdim=True)], dim=1)
+        ids = torch.cat([ids, model.dynamics.head(model.dynamics.hidden(ids)[:, -1:]).likeliest()], dim=1)
     assert torch.equal(found, ids)
 
 
@@ -110,7 +124,7 @@ def test_training_logits_are_those_before_each_token(model: WorldModel, llama: L
     layout, frames = model.config.layout, 4
     ids = random_ids(model, 2, frames)
     logits = llama(ids).logits[..., : layout.dynamics_codes]
-    found = model.dynamics.token_logits(model.dynamics.hidden(ids), frames)
+    found = model.dynamics.token_logits(model.dynamics.hidden(ids), frames).joint()
     assert found.shape == (2, frames - 1, layout.dynamics_tokens, layout.dynamics_codes)
     for frame in range(1, frames):
         first = layout.context_tokens + frame * layout.frame_tokens
@@ -227,9 +241,11 @@ class Recorder:
 def force(monkeypatch: pytest.MonkeyPatch, codes: Tensor) -> None:
     """Every choice of an imagination comes from codes (N, T, m), in both orders."""
     whole, single = iter(codes.unbind(1)), iter(codes.flatten(1).unbind(1))
-    monkeypatch.setattr(
-        Imagination, "_pick", lambda self, logits: next(whole) if logits.ndim == 3 else next(single), raising=True
-    )
+
+    def pick(self: Imagination, logits: CodeLogits) -> Tensor:
+        return next(whole) if logits.parts[0].ndim == 3 else next(single)
+
+    monkeypatch.setattr(Imagination, "_pick", pick)
 
 
 @torch.no_grad()
@@ -293,8 +309,8 @@ def test_frame_logits_in_training_are_those_of_a_step(model: WorldModel, actions
         context.codes, torch.stack([context.start, codes], dim=1), torch.cat([bins, bins], dim=1)
     )
     logits = model.dynamics.frame_logits(model.dynamics.hidden(ids), 2)
-    assert logits.shape == (1, 1, model.config.layout.dynamics_tokens, model.config.layout.dynamics_codes)
-    assert torch.equal(logits.argmax(-1)[:, 0], codes)
+    assert logits.joint().shape == (1, 1, model.config.layout.dynamics_tokens, model.config.layout.dynamics_codes)
+    assert torch.equal(logits.likeliest()[:, 0], codes)
 
 
 def test_an_unknown_order_is_refused(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:

@@ -1,0 +1,74 @@
+"""Codes in groups of channels, and logits over them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.world_model.codes import CodeGroups, CodeLogits
+from roboalign_core.world_model.fsq import FSQ
+
+LEVELS = [4, 3, 2, 5]
+CODES = 4 * 3 * 2 * 5
+
+
+@pytest.fixture(params=[[], [2, 2], [1, 2, 1], [4]])
+def groups(request: pytest.FixtureRequest) -> CodeGroups:
+    return CodeGroups.of(LEVELS, request.param)
+
+
+@pytest.fixture
+def logits(groups: CodeGroups) -> CodeLogits:
+    return CodeLogits.of(groups, torch.randn(7, sum(groups.sizes), generator=torch.Generator().manual_seed(0)))
+
+
+def test_parts_are_the_codes_of_their_own_channels(groups: CodeGroups) -> None:
+    codes = torch.arange(CODES)
+    parts = groups.split(codes)
+    assert torch.equal(groups.join(parts), codes)
+    values = torch.cat([FSQ(levels).values(part) for levels, part in zip(groups.levels, parts, strict=True)], dim=-1)
+    assert torch.equal(values, FSQ(LEVELS).values(codes))
+
+
+def test_a_table_of_sums_gives_its_factors_back(groups: CodeGroups) -> None:
+    factors = [torch.randn(size, 3) for size in groups.sizes]
+    table = groups.spread(factors)
+    assert table.shape == (CODES, 3)
+    code = torch.tensor([77])
+    expected = sum(factor[part] for factor, part in zip(factors, groups.split(code), strict=True))
+    torch.testing.assert_close(table[code], expected)
+    torch.testing.assert_close(groups.spread(groups.factors(table)), table)
+
+
+def test_rounding_of_the_table_mostly_cancels() -> None:
+    groups = CodeGroups.of([8, 8, 8, 5, 5], [2, 3])
+    exact = groups.spread([torch.randn(size, 3, generator=torch.Generator().manual_seed(0)) for size in groups.sizes])
+    rounded = exact.bfloat16().float()
+    again = groups.spread(groups.factors(rounded))
+    assert (again - exact).abs().mean() < 0.2 * (rounded - exact).abs().mean()
+
+
+def test_groups_are_a_distribution_over_codes(logits: CodeLogits) -> None:
+    """The joint logits are one, whose likeliest code, cross-entropy and samples those of the groups are."""
+    joint = logits.joint()
+    assert joint.shape == (7, CODES)
+    assert torch.equal(logits.likeliest(), joint.argmax(-1))
+    codes = torch.randint(0, CODES, (7,))
+    torch.testing.assert_close(logits.cross_entropy(codes), F.cross_entropy(joint, codes, reduction="none"))
+
+
+def test_samples_follow_the_joint_distribution(logits: CodeLogits) -> None:
+    many = CodeLogits(logits.groups, tuple(part[:1].expand(200_000, -1) for part in logits.parts))
+    drawn = many.sample(0.7, torch.Generator().manual_seed(0))
+    found = torch.bincount(drawn, minlength=CODES) / len(drawn)
+    expected = (logits.joint()[0] / 0.7).softmax(-1)
+    assert (found - expected).abs().max() < 5 * (0.25 / len(drawn)) ** 0.5
+    assert torch.equal(drawn, many.sample(0.7, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("channels", [[3], [2, 3], [4, 0], [5, -1]])
+def test_groups_that_do_not_fit_are_refused(channels: list[int]) -> None:
+    with pytest.raises(RoboAlignError, match="code_channels: expected numbers of at least 1 whose sum is 4"):
+        CodeGroups.of(LEVELS, channels)
