@@ -43,7 +43,10 @@ ARGUMENTS = [
         "world_model", default_value="tabletop", description="Weights: a bundled name, a folder, or a hub id."
     ),
     DeclareLaunchArgument(
-        "policy", default_value="cem", choices=["cem", "random"], description="How the planner chooses actions."
+        "policy",
+        default_value="cem",
+        choices=["cem", "icem", "mppi", "random"],
+        description="How the planner chooses actions.",
     ),
     DeclareLaunchArgument(
         "rate_hz", default_value="5.0", description="Control steps per second of the simulated robot; 0.0: no pacing."

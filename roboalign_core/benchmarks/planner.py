@@ -8,30 +8,30 @@ from typing import Any, cast
 import numpy as np
 
 from roboalign_core.benchmarks.timing import timed
-from roboalign_core.planning import CEM, CEMConfig, ImaginationServer
+from roboalign_core.planning import ImaginationServer, SearchConfig, make_search
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Order
 
 
-def plan(name: str, cem: CEMConfig, order: str, repeats: int, device: str) -> Mapping[str, Any]:
+def plan(name: str, search: SearchConfig, order: str, repeats: int, device: str) -> Mapping[str, Any]:
     """Time a whole decision, from a fresh frame to actions."""
     world_model = WorldModel.from_pretrained(name, device)
     objective = ProgressModel.from_pretrained(name, device)
     server = ImaginationServer(world_model, objective, cast(Order, order))
-    frame = np.random.default_rng(cem.seed).integers(0, 256, (*world_model.config.image_size, 3), dtype=np.uint8)
+    frame = np.random.default_rng(search.seed).integers(0, 256, (*world_model.config.image_size, 3), dtype=np.uint8)
     server.reset(frame, objective.config.instructions[0])
 
     def decide() -> None:
         server.observe(frame)
-        CEM(cem, world_model.config.action_dim).optimise(server.score)
+        make_search(search, world_model.config.action_dim).optimise(server.score)
 
     timing = timed(decide, repeats, world_model.device)
     return {
         "plan_ms_median": timing.median * 1000,
         "plan_ms_q25": timing.low * 1000,
         "plan_ms_q75": timing.high * 1000,
-        "candidates": cem.candidates,
-        "horizon": cem.horizon,
-        "iterations": cem.iterations,
+        "candidates": search.candidates,
+        "horizon": search.horizon,
+        "iterations": search.iterations,
     }

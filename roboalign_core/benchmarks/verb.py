@@ -12,7 +12,7 @@ from roboalign_core.benchmarks.decode import WAYS, decode
 from roboalign_core.benchmarks.planner import plan
 from roboalign_core.benchmarks.session import stream
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning import CEMConfig
+from roboalign_core.planning import search_config
 from roboalign_core.verb import Verb
 
 SUITES = ("decode", "planner", "session")
@@ -33,7 +33,7 @@ class BenchConfig:
     repeats: int = 5
     seed: int = 0
     device: str = "cpu"
-    cem: CEMConfig = field(default_factory=lambda: CEMConfig(candidates=64, horizon=8, iterations=3))
+    planner: Any = field(default_factory=lambda: {"name": "cem", "candidates": 64, "horizon": 8})
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -52,7 +52,7 @@ class BenchConfig:
 def run(config: BenchConfig) -> Mapping[str, Any]:
     """Run one suite."""
     if config.suite == "planner":
-        return plan(config.world_model, config.cem, config.order, config.repeats, config.device)
+        return plan(config.world_model, search_config(config.planner), config.order, config.repeats, config.device)
     if config.suite == "session":
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     return decode(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning.cem import Array
+from roboalign_core.planning.search import Array
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel, one_frame
 from roboalign_core.world_model.rollout import Context, Imagination, Order, Rollout, Segment

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roboalign_core.planning.cem import CEM, Array, CEMConfig
+from roboalign_core.planning.cem import CEMConfig
 from roboalign_core.planning.imagination import ImaginationServer
+from roboalign_core.planning.methods import make_search
+from roboalign_core.planning.search import Array, SearchConfig
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel
 
@@ -29,12 +31,12 @@ class Plan:
     frames: np.ndarray
 
 
-class CEMPlanner:
+class Planner:
     """Receding-horizon planning: plan from each new frame, carry out the first steps, plan again."""
 
-    def __init__(self, world_model: WorldModel, objective: ProgressModel, config: CEMConfig | None = None) -> None:
+    def __init__(self, world_model: WorldModel, objective: ProgressModel, config: SearchConfig) -> None:
         self.server = ImaginationServer(world_model, objective)
-        self.cem = CEM(config or CEMConfig(), world_model.config.action_dim)
+        self.search = make_search(config, world_model.config.action_dim)
 
     def plan(
         self,
@@ -53,5 +55,12 @@ class CEMPlanner:
         """
         self.server.reset(frame if reference is None else reference, instruction)
         self.server.observe(frame)
-        result = self.cem.optimise(self.server.score, warm_start)
+        result = self.search.optimise(self.server.score, warm_start)
         return Plan(result.actions, result.score, result.scores, self.server.imagine(result.actions))
+
+
+class CEMPlanner(Planner):
+    """Planning with the cross-entropy method, with its usual settings where none are given."""
+
+    def __init__(self, world_model: WorldModel, objective: ProgressModel, config: CEMConfig | None = None) -> None:
+        super().__init__(world_model, objective, config or CEMConfig())

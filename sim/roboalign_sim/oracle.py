@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.planning import CEM, CEMConfig
+from roboalign_core.planning import SearchConfig, make_search
 from roboalign_sim.tabletop import ACTION_NAMES, TabletopEnv
 from roboalign_sim.tasks import progress
 
 
 class OraclePlanner:
-    """CEM on the table-top's own physics, maximising the progress at the end of the plan plus its mean on the way.
+    """A search on the table-top's own physics, maximising the progress at the end of the plan plus its mean on the way.
 
     A :class:`~roboalign_sim.policies.Policy`. It plans in the environment that it acts on, and leaves it as it was.
 
@@ -25,12 +25,12 @@ class OraclePlanner:
         replan_every: actions that are taken from a plan before the next one.
     """
 
-    def __init__(self, env: TabletopEnv, config: CEMConfig, replan_every: int = 4) -> None:
+    def __init__(self, env: TabletopEnv, config: SearchConfig, replan_every: int = 4) -> None:
         self._env, self._config, self._replan_every = env, config, replan_every
 
     def reset(self, seed: int) -> None:
         """Begin an episode."""
-        self._cem = CEM(replace(self._config, seed=seed), len(ACTION_NAMES))
+        self._search = make_search(replace(self._config, seed=seed), len(ACTION_NAMES))
         self._plan: npt.NDArray[np.float32] | None = None
         self._used = 0
 
@@ -38,7 +38,7 @@ class OraclePlanner:
         """The next action."""
         if self._plan is None or self._used == self._replan_every:
             rest = None if self._plan is None else shifted(self._plan, self._used)
-            self._plan, self._used = self._cem.optimise(self._scores, rest).actions, 0
+            self._plan, self._used = self._search.optimise(self._scores, rest).actions, 0
         action: npt.NDArray[np.float32] = self._plan[self._used]
         self._used += 1
         return action

@@ -14,7 +14,7 @@ from rich.progress import track
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.statistics import wilson
 from roboalign_core.evaluation.study import Study
-from roboalign_core.planning import CEM, CEMConfig, ImaginationServer
+from roboalign_core.planning import ImaginationServer, SearchConfig, make_search, search_config
 from roboalign_core.reward import ProgressModel
 from roboalign_core.world_model import WorldModel
 from roboalign_core.world_model.rollout import Order
@@ -36,7 +36,7 @@ class ClosedLoopConfig:
         replan_every: steps that are taken of a plan.
         order: decoding order.
         seed: of the first scene; the training episodes have other seeds.
-        cem: of planner and oracle.
+        planner: method and settings of planner and oracle.
     """
 
     env: str = "tabletop"
@@ -46,19 +46,19 @@ class ClosedLoopConfig:
     replan_every: int = 3
     order: str = "frame"
     seed: int = 100_000
-    cem: CEMConfig = field(default_factory=CEMConfig)
+    planner: Any = field(default_factory=lambda: {"name": "cem"})
 
 
 class ImaginationPlanner:
     """A policy that plans in imagination and never looks at the simulator's state."""
 
-    def __init__(self, server: ImaginationServer, config: CEMConfig, action_dim: int, replan_every: int) -> None:
+    def __init__(self, server: ImaginationServer, config: SearchConfig, action_dim: int, replan_every: int) -> None:
         self._server, self._config, self._action_dim, self._replan_every = server, config, action_dim, replan_every
         self.seconds: list[float] = []
 
     def reset(self, seed: int) -> None:
         """Begin an episode."""
-        self._cem = CEM(replace(self._config, seed=seed), self._action_dim)
+        self._search = make_search(replace(self._config, seed=seed), self._action_dim)
         self._plan: npt.NDArray[np.float32] | None = None
         self._used = 0
 
@@ -70,7 +70,7 @@ class ImaginationPlanner:
             began = time.perf_counter()
             self._server.observe(observation)
             rest = None if self._plan is None else shifted(self._plan, self._used)
-            self._plan, self._used = self._cem.optimise(self._server.score, rest).actions, 0
+            self._plan, self._used = self._search.optimise(self._server.score, rest).actions, 0
             self.seconds.append(time.perf_counter() - began)
         action: npt.NDArray[np.float32] = self._plan[self._used]
         self._used += 1
@@ -106,14 +106,15 @@ def _run(name: str, policy: Policy, env: Any, config: ClosedLoopConfig) -> Polic
 
 
 def _policy(name: str, config: ClosedLoopConfig, env: Any) -> Policy:
+    search = search_config(config.planner)
     if name == "planner":
         model = WorldModel.from_pretrained(config.world_model)
         server = ImaginationServer(model, ProgressModel.from_pretrained(config.world_model), cast(Order, config.order))
-        return ImaginationPlanner(server, config.cem, model.config.action_dim, config.replan_every)
+        return ImaginationPlanner(server, search, model.config.action_dim, config.replan_every)
     if name == "oracle":
         if config.env != "tabletop":
             raise RoboAlignError(f"policy oracle: expected env tabletop, found {config.env!r}")
-        return OraclePlanner(env.unwrapped, config.cem, config.replan_every)
+        return OraclePlanner(env.unwrapped, search, config.replan_every)
     return make_policy(name)
 
 

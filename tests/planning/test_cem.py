@@ -176,7 +176,8 @@ def test_the_mean_of_the_elites_is_less_taken_in_by_a_lucky_score() -> None:
 
     def quality(answer: str) -> float:
         plans = [
-            CEM(CEMConfig(64, 4, 3, 8, answer=answer, seed=seed), 2).optimise(flawed).actions for seed in range(20)
+            CEM(CEMConfig(64, 4, 3, elites=8, answer=answer, seed=seed), 2).optimise(flawed).actions
+            for seed in range(20)
         ]
         return float(quadratic(np.stack(plans)).mean())
 

@@ -67,7 +67,7 @@ def test_every_parameter_is_described_and_numbers_have_ranges(loop: Loop, name: 
 @pytest.mark.parametrize(
     ("name", "parameter", "value", "reason"),
     [
-        ("planner", "policy", "best", "expected one of cem, random, found 'best'"),
+        ("planner", "policy", "best", "expected one of cem, icem, mppi, random, found 'best'"),
         ("planner", "candidates", 0, "candidates"),
         ("planner", "horizon", 2.5, "horizon"),
         ("robot_sim", "rate_hz", -1.0, "rate_hz"),
@@ -91,7 +91,7 @@ def test_a_wrong_value_is_refused_while_running(loop: Loop) -> None:
     request = SetParameters.Request(parameters=[ParameterMessage(name="policy", value=value)])
     result = loop.call(SetParameters, "planner/set_parameters", request).results[0]
     assert not result.successful
-    assert "cem, random" in result.reason
+    assert "cem, icem, mppi, random" in result.reason
     assert node.value("policy") == "cem"
 
 

@@ -23,7 +23,7 @@ from roboalign_core.planning import CEMConfig
 from roboalign_nodes import qos
 from roboalign_nodes.conversions import message_to_chunk, message_to_image, ns_to_time, request_to_candidates
 from roboalign_nodes.planner import PlannerNode
-from roboalign_nodes.policies import CEMPolicy, RandomPolicy
+from roboalign_nodes.policies import RandomPolicy, SearchPolicy
 from roboalign_nodes.robot_sim import RobotSimNode
 from roboalign_nodes.world_model import WorldModelNode
 
@@ -146,7 +146,7 @@ def test_policies_repeat_themselves_by_seed() -> None:
     def to_the_right(candidates: np.ndarray) -> np.ndarray:
         return np.asarray(candidates[:, :, 0].sum(axis=1))
 
-    policy = CEMPolicy(CEMConfig(candidates=16, horizon=4, iterations=2, elites=4))
+    policy = SearchPolicy(CEMConfig(candidates=16, horizon=4, iterations=2, elites=4))
     left_over = np.ones((2, 3), np.float32)
     choices = [policy.choose(to_the_right, 3, seed, left_over) for seed in ((1, 1, 0), (1, 1, 0), (1, 1, 4))]
     np.testing.assert_array_equal(choices[0].actions, choices[1].actions)

@@ -21,7 +21,7 @@ from roboalign_core.evaluation.swr import SwrStudyConfig
 from roboalign_core.evaluation.swr import study as swr_study
 from roboalign_core.evaluation.world_model import WorldModelStudyConfig, study
 from roboalign_core.files import read_json, write_json
-from roboalign_core.planning import CEMConfig, CEMPlanner
+from roboalign_core.planning import Planner, search_config
 from roboalign_core.planning.verb import PlanConfig
 from roboalign_core.planning.verb import run as plan
 from roboalign_core.reward import ProgressModel
@@ -242,8 +242,10 @@ def test_swr_study_refuses_what_it_cannot_measure(model: Path, store: Path, tmp_
 
 @pytest.mark.parametrize("suite", ["decode", "planner"])
 def test_bench_times_what_it_says(model: Path, tmp_path: Path, suite: str) -> None:
-    cem = CEMConfig(candidates=4, horizon=3, iterations=2, elites=2)
-    config = BenchConfig(str(tmp_path), suite, world_model=str(model), candidates=[1, 3], frames=2, repeats=2, cem=cem)
+    planner = {"name": "cem", "candidates": 4, "horizon": 3, "iterations": 2, "elites": 2}
+    config = BenchConfig(
+        str(tmp_path), suite, world_model=str(model), candidates=[1, 3], frames=2, repeats=2, planner=planner
+    )
     figures = bench(config)
     if suite == "planner":
         assert 0 < figures["plan_ms_q25"] <= figures["plan_ms_median"] <= figures["plan_ms_q75"]
@@ -308,15 +310,15 @@ def test_rollout_and_plan_from_one_image(model: Path, tmp_path: Path) -> None:
     )
     assert rollout(own)["frames"] == 5
     assert (tmp_path / "own" / "imagined.mp4").is_file()
-    cem = CEMConfig(candidates=6, horizon=3, iterations=2, elites=2)
+    search = {"name": "icem", "candidates": 6, "horizon": 3, "iterations": 2, "elites": 2}
     settings = PlanConfig(
-        str(tmp_path / "frame.png"), "go left", world_model=str(model), out=str(tmp_path / "plan"), cem=cem
+        str(tmp_path / "frame.png"), "go left", world_model=str(model), out=str(tmp_path / "plan"), planner=search
     )
     figures = plan(settings)
     assert np.shape(figures["detail"]["actions"]) == (3, 2)
     assert (tmp_path / "plan" / "imagined.mp4").is_file()
     frame = np.full((40, 48, 3), 128, np.uint8)
-    planner = CEMPlanner(WorldModel.from_pretrained(model), ProgressModel.from_pretrained(model), cem)
+    planner = Planner(WorldModel.from_pretrained(model), ProgressModel.from_pretrained(model), search_config(search))
     assert planner.plan(frame, "go left").frames.shape == (3, 32, 32, 3)
 
 

@@ -19,16 +19,16 @@ from roboalign_interfaces.msg import ActionChunk, ImaginedPlan, RobotStatus, Sco
 from roboalign_interfaces.srv import Imagine, ResetEpisode
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning import CEMConfig
+from roboalign_core.planning import METHODS, CEMConfig, ICEMConfig, MPPIConfig
 from roboalign_nodes import qos
 from roboalign_nodes.conversions import Chunk, candidates_to_request, chunk_to_message, to_float_array
 from roboalign_nodes.frame_feed import StepKey
 from roboalign_nodes.lifecycle import ERROR, OK, Health, ManagedNode, run_node
 from roboalign_nodes.parameters import ParameterSpec
-from roboalign_nodes.policies import CEMPolicy, Choice, Policy, RandomPolicy
+from roboalign_nodes.policies import Choice, Policy, RandomPolicy, SearchPolicy
 from roboalign_nodes.service_calls import call
 
-_CEM = CEMConfig()  # its values are the parameters' defaults
+_CEM, _ICEM, _MPPI = CEMConfig(), ICEMConfig(), MPPIConfig()  # their values are the parameters' defaults
 _POLL = 0.2  # seconds between two looks at whether the node is stopping
 
 
@@ -44,7 +44,7 @@ class PlannerNode(ManagedNode):
     """
 
     PARAMETERS = (
-        ParameterSpec("policy", "cem", "how chunks are chosen; read for every plan", choices=("cem", "random")),
+        ParameterSpec("policy", "cem", "how chunks are chosen; read for every plan", choices=(*METHODS, "random")),
         ParameterSpec("candidates", _CEM.candidates, "action sequences that are imagined per iteration", 1, 65_536),
         ParameterSpec("horizon", _CEM.horizon, "control steps of a plan", 1, 1000),
         ParameterSpec("iterations", _CEM.iterations, "rounds of sampling and refitting", 1, 100),
@@ -59,6 +59,13 @@ class PlannerNode(ManagedNode):
         ParameterSpec(
             "answer", _CEM.answer, "the plan: mean of the last elites, or the best candidate", choices=("mean", "best")
         ),
+        ParameterSpec("colour", _ICEM.colour, "icem: exponent of the noise's power spectrum, 0 is white", 0.0, 10.0),
+        ParameterSpec("shrink", _ICEM.shrink, "icem: factor by which candidates fall from round to round", 1.0, 100.0),
+        ParameterSpec(
+            "temperature", _MPPI.temperature, "mppi: of the weights, in standard deviations of the scores", 1e-6, 1e6
+        ),
+        ParameterSpec("batch", _CEM.batch, "candidates that are scored at once, at most; 0: all", 0, 65_536),
+        ParameterSpec("budget_ms", _CEM.budget_ms, "no round is begun that would end later; 0: no limit", 0.0, 1e6),
         ParameterSpec("seed", _CEM.seed, "of the sampling; episode and step are mixed in", 0, 2**31 - 1),
         ParameterSpec("show_plan", True, "ask for the imagined frames of the chosen plan"),
         ParameterSpec("service_timeout", 60.0, "seconds that an answer of the world model may take", 0.1, 3600.0),
@@ -259,7 +266,8 @@ class PlannerNode(ManagedNode):
     def _policy(self) -> Policy:
         if self.value("policy") == "random":
             return RandomPolicy(self.value("horizon"))
-        return CEMPolicy(CEMConfig(**{field.name: self.value(field.name) for field in fields(CEMConfig)}))
+        method = METHODS[self.value("policy")]
+        return SearchPolicy(method(**{field.name: self.value(field.name) for field in fields(method)}))
 
     def _imagined_plan(self, chunk: ActionChunk, choice: Choice, frames: list[Any], replan_ms: float) -> ImaginedPlan:
         message = ImaginedPlan(policy=self.value("policy"), chunk=chunk, frames=frames, replan_ms=replan_ms)

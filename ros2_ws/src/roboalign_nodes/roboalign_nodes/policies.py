@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.planning import CEM, CEMConfig
+from roboalign_core.planning import SearchConfig, make_search
 
 Actions = npt.NDArray[np.float32]
 Evaluate = Callable[[Actions], Actions]
@@ -47,21 +47,21 @@ class Policy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CEMPolicy:
-    """Cross-entropy method over imagined futures, started from what is left of the plan before.
+class SearchPolicy:
+    """A search over imagined futures, started from what is left of the plan before.
 
     Attributes:
         config: of the search; its seed is replaced for every plan.
     """
 
-    config: CEMConfig
+    config: SearchConfig
 
     def choose(
         self, evaluate: Evaluate, action_dim: int, seed: tuple[int, int, int], previous: Actions | None
     ) -> Choice:
         """Search, see :class:`Policy`."""
         config = replace(self.config, seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        result = CEM(config, action_dim).optimise(evaluate, _padded(previous, config.horizon))
+        result = make_search(config, action_dim).optimise(evaluate, _padded(previous, config.horizon))
         return Choice(result.actions, result.score, result.scores)
 
 
