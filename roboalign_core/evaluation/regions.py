@@ -41,10 +41,15 @@ def moved_objects(data: HeldOut, objects: Mapping[str, Sequence[str]], moved: fl
     size = (data.frames.shape[2], data.frames.shape[3])
     found = np.zeros((*data.boxes[:, 1:].shape[:2], *size), bool)
     for name, columns in objects.items():
-        if set(box_columns([name])) <= set(data.box_columns):
+        if name not in without_box(data, objects):
             far = has_moved(data.state.astype(np.float64), data.columns, columns, moved)
             found |= region(data.boxes[:, 1:], data.box_columns, [name], size) & far[..., None, None]
     return found
+
+
+def without_box(data: HeldOut, objects: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names of the objects that the store records no box of."""
+    return [name for name in objects if not set(box_columns([name])) <= set(data.box_columns)]
 
 
 def lost(drawn: NDArray[np.uint8], real: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Array:

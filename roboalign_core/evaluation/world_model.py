@@ -19,7 +19,7 @@ from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
 from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
 from roboalign_core.evaluation.probe import StateProbe
-from roboalign_core.evaluation.regions import lost, masks, moved_objects
+from roboalign_core.evaluation.regions import lost, masks, moved_objects, without_box
 from roboalign_core.evaluation.report import write_report
 from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median, paired_difference
 from roboalign_core.evaluation.study import Study
@@ -133,6 +133,8 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
         missing["lpips"] = reason
     if (config.regions or config.objects) and not data.held_out.box_columns:
         missing["regions"] = f"{config.data} records no boxes (collect boxes=true)"
+    elif unseen := without_box(data.held_out, config.objects):
+        missing["moved_object_psnr_db"] = f"without {', '.join(unseen)}, of which {config.data} records no box"
     figures |= _token_figures(data, model, config)
     detail = {"per_horizon": {name: summary(name, curve) for name, curve in curves.items()}}
     if baseline is not None:

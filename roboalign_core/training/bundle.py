@@ -12,10 +12,11 @@ from omegaconf import MISSING
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import atomic_path, read_json, write_json, write_text
+from roboalign_core.training.checkpoints import RUN
 from roboalign_core.verb import Verb
 from roboalign_core.world_model.model import CONFIG, load_config
 
-CARD = "README.md"
+CARD, MODEL = "README.md", "model"
 
 
 @dataclass
@@ -23,7 +24,8 @@ class BundleConfig:
     """Settings.
 
     Attributes:
-        runs: run folders of ``roboalign train``, finished; later ones overwrite files of the same name.
+        runs: run folders of ``roboalign train``, finished. Later ones overwrite files of the earlier ones that they
+            build on.
         studies: result files of ``roboalign evaluate`` whose figures go into the card.
         figures: names of those figures; none: all that have an interval.
         data: folder of the training episodes; its results name the command that collected them.
@@ -43,16 +45,21 @@ class BundleConfig:
 
 
 def bundle(config: BundleConfig) -> Mapping[str, Any]:
-    """Copy the parts and write the card."""
+    """Copy the parts and write the card.
+
+    Raises:
+        RoboAlignError: a run is not finished, or would undo what another one trained.
+    """
+    _check_order([Path(run) for run in config.runs])
     stages = {Path(run).name: _results(Path(run) / "results.json") for run in config.runs}
     data = _results(Path(config.data) / "results.json")
     studies = {Path(path).parent.name: _results(Path(path)) for path in config.studies}
     out = Path(config.out)
     settings = _with_window(config) if config.window else None
     for run in config.runs:
-        for source in sorted((Path(run) / "model").rglob("*")):
+        for source in sorted((Path(run) / MODEL).rglob("*")):
             if source.is_file():
-                with atomic_path(out / source.relative_to(Path(run) / "model")) as temporary:
+                with atomic_path(out / source.relative_to(Path(run) / MODEL)) as temporary:
                     shutil.copyfile(source, temporary)
     if settings is not None:
         write_json(out / CONFIG, settings)
@@ -61,9 +68,45 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
     return {"size_mb": size / 1e6, "parts": len(config.runs)}
 
 
+def _check_order(runs: list[Path]) -> None:
+    """Raise where a run overwrites files of an earlier one that it does not build on."""
+    builds = {run.resolve(): _builds_on(run) for run in runs}
+    writers: dict[Path, Path] = {}
+    for run in runs:
+        for source in sorted((run / MODEL).rglob("*")):
+            name = source.relative_to(run / MODEL)
+            before = writers.get(name)
+            if source.is_file() and before is not None and before.resolve() not in _ancestors(run.resolve(), builds):
+                raise RoboAlignError(
+                    f"runs: expected {run} before {before} or built on it, because both hold {name}, found it after"
+                )
+            writers[name] = run
+
+
+def _builds_on(run: Path) -> list[Path]:
+    """Run folders that a run names as what it builds on."""
+    if not (run / RUN).is_file():
+        return []
+    identity = read_json(run / RUN)["identity"]
+    start = identity["stage"].get("start", "")
+    model = identity.get("world_model", "")
+    return [Path(path).resolve() for path in (start, Path(model).parent if model else "") if path]
+
+
+def _ancestors(run: Path, builds: Mapping[Path, list[Path]]) -> set[Path]:
+    found: set[Path] = set()
+    waiting = list(builds.get(run, []))
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting += builds.get(each, [])
+    return found
+
+
 def _with_window(config: BundleConfig) -> dict[str, Any]:
     """config.json of the last run that has one, with the window that is asked for."""
-    folders = [Path(run) / "model" for run in config.runs if (Path(run) / "model" / CONFIG).is_file()]
+    folders = [Path(run) / MODEL for run in config.runs if (Path(run) / MODEL / CONFIG).is_file()]
     if not folders:
         raise RoboAlignError(f"window: expected a world model among the runs {config.runs}, found none")
     return replace(load_config(folders[-1]), window=config.window).to_dict()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.data import StoreSampler
-from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
+from roboalign_core.training.saliency import ReconstructionConfig, psnr
 from roboalign_core.training.tokenizer import own_drawings
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import roll
@@ -23,8 +23,8 @@ DECODER = ("dynamics_out", "dynamics_position", "dynamics_blocks", "dynamics_hea
 
 
 @dataclass
-class DecoderStageConfig:
-    """What the stage draws and weighs.
+class DecoderStageConfig(ReconstructionConfig):
+    """What the stage draws; what it weighs is in :class:`ReconstructionConfig`.
 
     Attributes:
         clips: clips a step.
@@ -34,8 +34,6 @@ class DecoderStageConfig:
         imagined_share: share of the clips whose later frames are drawn from imagined codes; what they are held against
             is what really happened. Cells of an imagined frame may contradict each other; the decoder sees them all.
         own_share: share of the clips whose context frame is the tokenizer's own drawing.
-        foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
-        squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
     """
 
     clips: int = 16
@@ -44,10 +42,6 @@ class DecoderStageConfig:
     imagined: int = 8
     imagined_share: float = 0.5
     own_share: float = 0.25
-    foreground: float = 4.0
-    motion: float = 4.0
-    squared: float = 4.0
-    edges: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("imagined_share", "own_share"):
@@ -77,8 +71,7 @@ class DecoderStage:
         context, features, codes, targets = self._draw()
         sources = context.repeat_interleave(self.config.targets, 0)
         predicted = self.module.decode_dynamics(codes, features.repeat(self.config.targets))
-        weight = saliency(targets, sources, self.config.foreground, self.config.motion)
-        loss = reconstruction_loss(predicted, targets, weight, self.config.squared, self.config.edges)
+        loss = self.config.drawing_loss(predicted, targets, sources)
         count = self._imagined_clips * self.config.targets
         figures = {
             name: psnr(predicted[rows].detach(), targets[rows]).item()

@@ -1,10 +1,34 @@
-"""Which pixels matter: a small robot and small objects on a large, calm table."""
+"""Which pixels matter, and how much: a small robot and small objects on a large, calm table."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+@dataclass
+class ReconstructionConfig:
+    """Weights of the loss of a drawn frame.
+
+    Attributes:
+        foreground: of what stands out from the background, see :func:`saliency`.
+        motion: of what changed since the context frame, see :func:`saliency`.
+        squared: of the squared error beside the absolute one.
+        edges: of differences between neighbouring pixels.
+    """
+
+    foreground: float = 4.0
+    motion: float = 4.0
+    squared: float = 4.0
+    edges: float = 0.5
+
+    def drawing_loss(self, drawn: Tensor, frames: Tensor, context: Tensor) -> Tensor:
+        """Of drawn frames against real ones, with the context frame of each, all (B, 3, H, W)."""
+        weight = saliency(frames, context, self.foreground, self.motion)
+        return reconstruction_loss(drawn, frames, weight, self.squared, self.edges)
 
 
 def saliency(frames: Tensor, context: Tensor, foreground: float, motion: float) -> Tensor:
@@ -26,9 +50,7 @@ def _widen(mask: Tensor) -> Tensor:
     return F.max_pool2d((mask * 4).clamp(max=1), 5, stride=1, padding=2)
 
 
-def reconstruction_loss(
-    predicted: Tensor, target: Tensor, weight: Tensor, squared: float = 4.0, edges: float = 0.5
-) -> Tensor:
+def reconstruction_loss(predicted: Tensor, target: Tensor, weight: Tensor, squared: float, edges: float) -> Tensor:
     """Weighted L1 and squared error on pixels, and L1 on differences of neighbouring pixels (edges), for (B, 3, H, W).
 
     The squared part pulls hard on what is missing altogether, the L1 parts keep edges sharp.

@@ -14,7 +14,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.perceptual import trained_perceptual
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.discriminator import PatchDiscriminator
-from roboalign_core.training.saliency import psnr, reconstruction_loss, saliency
+from roboalign_core.training.saliency import ReconstructionConfig, psnr
 from roboalign_core.training.state import StateConfig, StateRange
 from roboalign_core.world_model.config import TokenizerConfig, WorldModelConfig
 from roboalign_core.world_model.model import save_tokenizer
@@ -24,8 +24,8 @@ _STATE_CHANNELS, _STATE_HIDDEN = 16, 256  # of the head that reads positions
 
 
 @dataclass
-class TokenizerStageConfig:
-    """What stage 1 draws and weighs.
+class TokenizerStageConfig(ReconstructionConfig):
+    """What stage 1 draws and weighs; the weights of pixels are in :class:`ReconstructionConfig`.
 
     Attributes:
         clips: clips a step.
@@ -36,8 +36,6 @@ class TokenizerStageConfig:
         own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
         grey_share: share of the clips whose context frame is grey, so that start frames can be coded by themselves;
             without ``composite`` they are not, and there are none. Logged figures leave them out.
-        foreground, motion: weights of :func:`roboalign_core.training.saliency.saliency`.
-        squared, edges: weights of :func:`roboalign_core.training.saliency.reconstruction_loss`.
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
         adversarial: weight of a hinge GAN's loss on later frames; 0: no discriminator.
         adversarial_after: steps before the discriminator begins.
@@ -52,10 +50,6 @@ class TokenizerStageConfig:
     same_share: float = 0.1
     own_share: float = 0.25
     grey_share: float = 0.125
-    foreground: float = 4.0
-    motion: float = 4.0
-    squared: float = 4.0
-    edges: float = 0.5
     perceptual: float = 0.0
     adversarial: float = 0.0
     adversarial_after: int = 0
@@ -65,10 +59,10 @@ class TokenizerStageConfig:
         for name in ("same_share", "own_share", "grey_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
-        if self.own_share + self.grey_share > 1:
+        if self.own_share + self.grey_share > 1 or self.grey_share == 1:
             raise RoboAlignError(
-                "stage.own_share + stage.grey_share: expected at most 1, they are shares of the same clips, "
-                f"found {self.own_share} + {self.grey_share}"
+                "stage.own_share + stage.grey_share: expected at most 1, they are shares of the same clips, and grey "
+                f"contexts alone teach nothing, found {self.own_share} + {self.grey_share}"
             )
         for name in ("perceptual", "adversarial", "adversarial_after"):
             if getattr(self, name) < 0:
@@ -136,11 +130,8 @@ class TokenizerStage:
         predicted = self.tokenizer.decode_latent(latent, repeated)
 
         sources = context.repeat_interleave(count, 0)
-        weight = saliency(targets, sources, self.config.foreground, self.config.motion)
-        flat = saliency(context, context, self.config.foreground, 0.0)
-        weights = self.config.squared, self.config.edges
-        context_loss = reconstruction_loss(drawn, context, flat, *weights)
-        dynamics_loss = reconstruction_loss(predicted, targets, weight, *weights)
+        context_loss = self.config.drawing_loss(drawn, context, context)  # which nothing has changed since
+        dynamics_loss = self.config.drawing_loss(predicted, targets, sources)
         shown = len(context) - self._grey(len(context))
         figures = {
             "context_psnr": psnr(drawn[:shown].detach(), context[:shown]).item(),

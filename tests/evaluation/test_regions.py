@@ -6,7 +6,7 @@ import numpy as np
 
 from roboalign_core.episodes.boxes import box_columns, boxes_of
 from roboalign_core.evaluation.held_out import HeldOut
-from roboalign_core.evaluation.regions import lost, masks, moved_objects
+from roboalign_core.evaluation.regions import lost, masks, moved_objects, without_box
 
 
 def frames() -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +67,7 @@ def test_only_objects_that_moved_count_as_pushed() -> None:
     objects = {"cube": ["cube.x"], "ball": ["ball.x"], "ghost": ["ghost.x"]}
     names = tuple(column for columns in objects.values() for column in columns)
     data = HeldOut(real, np.zeros((1, 5, 0), np.float32), state, names, boxes, box_columns(["cube", "ball"]))
+    assert without_box(data, objects) == ["ghost"]
     found = moved_objects(data, objects, 0.025)
     np.testing.assert_array_equal(found[0, :2], np.zeros_like(mask[0, 1:3]), "not further than 2.5 cm yet")
     np.testing.assert_array_equal(found[0, 2:], mask[0, 3:], "the cube's box alone")

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-pytest.importorskip("robosuite")
+pytest.importorskip("robosuite", reason="needs the extra sim")
 
 from gymnasium.utils.env_checker import check_env
 

@@ -111,6 +111,14 @@ def test_bundle_sets_the_window_that_a_study_found(runs: dict[str, Path], store:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_that_would_undo_another_is_refused(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    wrong = [str(runs[name]) for name in ("dynamics", "tokenizer", "progress")]
+    config = BundleConfig(wrong, data=str(store), title="Toy", out=str(tmp_path / "model"))
+    with pytest.raises(RoboAlignError, match=r"runs: expected .*tokenizer before .*dynamics .* both hold config\.json"):
+        bundle(config)
+    assert not (tmp_path / "model").exists()
+
+
 def test_bundle_without_results_writes_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
     config = BundleConfig([str(tmp_path / "unfinished")], data=str(tmp_path), title="x", out=str(tmp_path / "out"))
