@@ -22,7 +22,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_it_fits_into_a_repository_and_has_a_card(name: str) -> None:
     files = [path for path in (MODELS / name).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 30e6
+    assert sum(path.stat().st_size for path in MODELS.rglob("*")) <= 60e6, "all models together"
     assert "license" in (MODELS / name / "README.md").read_text()
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
 
