@@ -81,20 +81,16 @@ class _EliteSearch(SamplingSearch):
     def __init__(self, config: _EliteConfig, action_dim: int) -> None:
         super().__init__(config, action_dim)
         self._elite = config
-        self._elites: Array = np.zeros((0, config.horizon, action_dim), np.float32)
 
     def _refit(self, state: State, actions: Array, scores: Array) -> State:
         config = self._elite
-        self._elites = elites = actions[np.argsort(-scores, kind="stable")[: config.elites]]
+        elites = actions[np.argsort(-scores, kind="stable")[: config.elites]]
         mean = config.momentum * state.mean + (1 - config.momentum) * elites.mean(0)
         spread = config.momentum * state.std + (1 - config.momentum) * elites.std(0)
-        return State(mean, np.maximum(spread, config.min_std), elites[: config.keep])
+        return State(mean, np.maximum(spread, config.min_std), elites[: config.keep], elites.mean(0))
 
-    def _answer(self, state: State, best: Array) -> Array:
-        if self._elite.answer == "best":
-            return best
-        mean: Array = np.clip(self._elites.mean(0), -1, 1)
-        return mean
+    def _answers_with_best(self) -> bool:
+        return self._elite.answer == "best"
 
 
 class CEM(_EliteSearch):
@@ -121,7 +117,7 @@ class ICEM(_EliteSearch):
     def _count(self, round_: int) -> int:
         config = self.config
         least = min(2 * config.elites, config.candidates)
-        return max(least, round(config.candidates / config.shrink**round_))
+        return max(least, round(config.candidates * config.shrink**-round_))
 
     def _noise(self, count: int) -> Array:
         """By the inverse Fourier transform of white noise, scaled by frequency (Timmer & Koenig 1995)."""

@@ -25,6 +25,7 @@ class ImaginationServer:
         self._reference: torch.Tensor | None = None
         self._instruction = ""
         self._context: Context | None = None
+        self._batch: int | None = None  # candidates at once; set where all did not fit into memory
 
     def reset(self, frame: np.ndarray, instruction: str) -> None:
         """Begin an episode.
@@ -53,8 +54,27 @@ class ImaginationServer:
     def score(self, actions: Array) -> Array:
         """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
 
-        Half the progress at the end, half its mean on the way: of two ways to the same end the quicker one wins.
+        Half the progress at the end, half its mean on the way: of two ways to the same end the quicker one wins. Where
+        memory does not suffice for all at once, they are imagined in parts, then and from then on.
         """
+        scores: list[Array] = []
+        done = 0
+        while done < len(actions) or not scores:
+            batch = self._batch or len(actions)
+            try:
+                scores.append(self._score(actions[done : done + batch]))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                tried = min(batch, len(actions) - done)
+                if not _out_of_memory(error) or tried < 2:
+                    raise
+                self._batch = -(-tried // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+            else:
+                done += batch
+        return np.concatenate(scores)
+
+    def _score(self, actions: Array) -> Array:
         expected, _ = self._imagine(actions)
         reference = self._reference
         if reference is None:
@@ -99,3 +119,8 @@ class ImaginationServer:
             expected.append(imagination.expected)
         rollout = Rollout(self.world_model, [Segment(self._context.features, torch.stack(codes, dim=1))])
         return torch.stack(expected, dim=1), rollout
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran short: of a GPU, of Python, or of torch's CPU allocator, which has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)

@@ -37,9 +37,12 @@ def search_config(settings: Mapping[str, Any]) -> SearchConfig:
     Raises:
         RoboAlignError: unknown names, or values of the wrong type.
     """
-    name = settings.get("name")
-    if name not in METHODS:
-        raise RoboAlignError(f"planner: expected one of {', '.join(METHODS)}, found {name!r}")
+    name = settings.get("name") if isinstance(settings, Mapping) else settings
+    if name not in METHODS or not isinstance(settings, Mapping):
+        raise RoboAlignError(
+            f"planner: expected a node of configs/planner/ ({', '.join(METHODS)}), found {name!r}; choose one with "
+            "planner=NAME, in a study with planner@study.planner=NAME"
+        )
     rest = {key: value for key, value in settings.items() if key != "name"}
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(METHODS[name]), rest))

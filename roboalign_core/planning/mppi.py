@@ -46,8 +46,5 @@ class MPPI(SamplingSearch):
         spread = float(scores.std())
         exponent = (scores - scores.max()) / (self.config.temperature * spread) if spread else np.zeros_like(scores)
         weights = np.exp(exponent)
-        mean = np.tensordot(weights / weights.sum(), actions, axes=1)
-        return State(mean.astype(np.float32), state.std, state.kept)
-
-    def _answer(self, state: State, best: Array) -> Array:
-        return state.mean
+        mean = np.tensordot(weights / weights.sum(), actions, axes=1).astype(np.float32)
+        return State(mean, state.std, state.kept, mean)

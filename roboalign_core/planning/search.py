@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from roboalign_core.errors import RoboAlignError
 
@@ -27,10 +26,8 @@ class SearchConfig:
         horizon: steps of a sequence.
         iterations: rounds of sampling and refitting, at most.
         std: standard deviation of the first round, in the actions' range [-1, 1].
-        batch: candidates that are evaluated at once, at most; 0: all of a round. Where memory does not suffice for
-            these, the batch is halved until it does.
-        budget_ms: no further round is begun that would probably end later than this; the first one always runs. 0: no
-            limit, and so the same answer however busy the machine is.
+        budget_ms: no further round is begun that would probably end later than this; the first one always runs, and the
+            answer is scored after the last one. 0: no limit, and so the same answer however busy the machine is.
         seed: of the noise.
     """
 
@@ -38,13 +35,12 @@ class SearchConfig:
     horizon: int = 6
     iterations: int = 3
     std: float = 0.8
-    batch: int = 0
     budget_ms: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_least(self, 1, "candidates", "horizon", "iterations")
-        require_least(self, 0, "std", "batch", "budget_ms")
+        require_least(self, 0, "std", "budget_ms", "seed")
 
 
 @dataclass(frozen=True)
@@ -81,17 +77,24 @@ class Search(Protocol):
 
 @dataclass
 class State:
-    """Of a search, from one round to the next: the distribution, and what is kept of the round before."""
+    """Of a search, from one round to the next.
+
+    Attributes:
+        mean, std: (H, A), of the distribution that candidates are drawn from.
+        kept: (K, H, A), candidates of the round before that compete again.
+        answer: (H, A), the plan if no candidate is it: what the last round says is good on the whole.
+    """
 
     mean: Array
     std: Array
     kept: Array
+    answer: Array
 
 
 class SamplingSearch(ABC):
     """Rounds of: draw candidates around a mean, score them all in one call, move the mean.
 
-    One object gives the same results for the same calls.
+    From one search to the next an object keeps nothing but the state of its noise.
     """
 
     def __init__(self, config: SearchConfig, action_dim: int) -> None:
@@ -106,9 +109,9 @@ class SamplingSearch(ABC):
     def _refit(self, state: State, actions: Array, scores: Array) -> State:
         """The state after a round with these candidates (N, H, A) and scores (N,)."""
 
-    @abstractmethod
-    def _answer(self, state: State, best: Array) -> Array:
-        """The plan (H, A): ``best``, the best candidate of all rounds, or another one, which is then scored."""
+    def _answers_with_best(self) -> bool:
+        """Whether the plan is the best candidate of all rounds, and not the state's answer."""
+        return False
 
     def _count(self, round_: int) -> int:
         """Candidates of a round."""
@@ -118,12 +121,11 @@ class SamplingSearch(ABC):
         """See :class:`Search`."""
         config, began = self._common, time.monotonic()
         state = self._begin(warm_start)
-        scored = _Batches(evaluate, config.batch)
         best, best_score, history = state.mean, -np.inf, []
         scores = np.zeros(0, np.float32)
         for round_ in range(config.iterations):
             actions = self._sample(state, self._count(round_))
-            scores = scored(actions)
+            scores = _scores(evaluate, actions)
             first = int(np.argmax(scores))
             if scores[first] > best_score:
                 best, best_score = actions[first], float(scores[first])
@@ -132,9 +134,9 @@ class SamplingSearch(ABC):
             spent = (time.monotonic() - began) * 1000
             if config.budget_ms and spent * (round_ + 2) / (round_ + 1) > config.budget_ms:
                 break
-        answer = self._answer(state, best)
-        if answer is not best:
-            best, best_score = answer, float(scored(answer[None])[0])
+        if not self._answers_with_best():
+            best = np.clip(state.answer, -1, 1)
+            best_score = float(_scores(evaluate, best[None])[0])
         return SearchResult(best, best_score, scores, tuple(history))
 
     def _begin(self, warm_start: Array | None) -> State:
@@ -143,7 +145,7 @@ class SamplingSearch(ABC):
         if mean.shape != shape or not np.isfinite(mean).all():
             found = f"{mean.shape}" + ("" if np.isfinite(mean).all() else " with NaN or infinity")
             raise RoboAlignError(f"warm start: expected finite numbers of shape {shape}, found {found}")
-        return State(mean, np.full(shape, self._common.std, np.float32), np.zeros((0, *shape), np.float32))
+        return State(mean, np.full(shape, self._common.std, np.float32), np.zeros((0, *shape), np.float32), mean)
 
     def _sample(self, state: State, count: int) -> Array:
         """Candidates (count, H, A): the mean itself, what was kept, and the mean with noise."""
@@ -161,34 +163,14 @@ class SamplingSearch(ABC):
         return noise
 
 
-class _Batches:
-    """Scores candidates, in parts where not all fit into memory at once."""
-
-    def __init__(self, evaluate: Evaluate, batch: int) -> None:
-        self.evaluate, self.batch = evaluate, batch
-
-    def __call__(self, actions: Array) -> Array:
-        batch = self.batch or len(actions)
-        while True:
-            try:
-                return np.concatenate(
-                    [self._part(actions[start : start + batch]) for start in range(0, len(actions), batch)]
-                )
-            except (torch.OutOfMemoryError, MemoryError):
-                if batch == 1:
-                    raise
-                batch = self.batch = -(-min(batch, len(actions)) // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _part(self, actions: Array) -> Array:
-        scores = np.asarray(self.evaluate(actions), np.float32)
-        if scores.shape != (len(actions),) or not np.isfinite(scores).all():
-            raise RoboAlignError(
-                f"planner objective: expected {len(actions)} finite scores, found shape {scores.shape}"
-                + ("" if np.isfinite(scores).all() else " with NaN or infinity")
-            )
-        return scores
+def _scores(evaluate: Evaluate, actions: Array) -> Array:
+    scores = np.asarray(evaluate(actions), np.float32)
+    if scores.shape != (len(actions),) or not np.isfinite(scores).all():
+        raise RoboAlignError(
+            f"planner objective: expected {len(actions)} finite scores, found shape {scores.shape}"
+            + ("" if np.isfinite(scores).all() else " with NaN or infinity")
+        )
+    return scores
 
 
 def require_least(config: SearchConfig, least: float, *names: str) -> None:

@@ -190,8 +190,9 @@ class DynamicsStage:
 
     def _for_inference(self) -> WorldModel:
         """The world model as it is now, in the number format of rollouts."""
-        dynamics = copy.deepcopy(self.module.dynamics).to(self.tokenizer.context_position.dtype)
-        return WorldModel(self.source.model, self.tokenizer, dynamics)
+        dynamics = copy.deepcopy(self.module.dynamics)
+        dynamics.embedding = nn.Embedding.from_pretrained(dynamics.table().detach())
+        return WorldModel(self.source.model, self.tokenizer, dynamics.to(self.tokenizer.context_position.dtype))
 
     def state(self) -> dict[str, Any]:
         """Of the samplers."""

@@ -36,7 +36,7 @@ class CodeGroups:
         channels = channels or [len(levels)]
         if min(channels) < 1 or sum(channels) != len(levels):
             raise RoboAlignError(
-                f"dynamics code_channels: expected numbers of at least 1 whose sum is {len(levels)}, the channels of "
+                f"dynamics.code_channels: expected numbers of at least 1 whose sum is {len(levels)}, the channels of "
                 f"dynamics_levels, found {list(channels)}"
             )
         ends = [sum(channels[: index + 1]) for index in range(len(channels))]

@@ -9,6 +9,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.codes import CodeGroups
 from roboalign_core.world_model.layout import TokenLayout
 
+_LATER = {"code_channels"}  # keys that older models lack; the default is what these were trained with
 NORM_GROUPS = 8  # of the convolutions' group norms: channel counts are multiples of it
 
 
@@ -179,7 +180,7 @@ class WorldModelConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys raise RoboAlignError."""
         try:
             for name, kind in (("tokenizer", TokenizerConfig), ("dynamics", DynamicsConfig)):
-                missing = {each.name for each in fields(kind)} - value[name].keys()
+                missing = {each.name for each in fields(kind)} - value[name].keys() - _LATER
                 if missing:
                     raise TypeError(f"{name} lacks {', '.join(sorted(missing))}; was it made by another version?")
             rest = {key: item for key, item in value.items() if key not in ("tokenizer", "dynamics")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -45,6 +47,42 @@ def test_candidates_are_scored_each_for_itself(server: ImaginationServer, candid
     np.testing.assert_allclose(server.score(candidates[::-1]), together[::-1], atol=1e-5)
     for index in range(len(candidates)):
         np.testing.assert_allclose(server.score(candidates[index : index + 1])[0], together[index], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
+    ],
+    ids=["GPU", "Python", "CPU"],
+)
+def test_short_memory_means_smaller_batches_from_then_on(
+    server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected = server.score(candidates)
+    imagine, tried = server._imagine, []
+
+    def limited(actions: np.ndarray) -> Any:
+        tried.append(len(actions))
+        if len(actions) > 2:
+            raise error
+        return imagine(actions)
+
+    monkeypatch.setattr(server, "_imagine", limited)
+    for _ in range(2):
+        np.testing.assert_allclose(server.score(candidates), expected, atol=1e-5)
+    assert tried == [6, 3, 2, 2, 2, 2, 2, 2]
+
+
+def test_other_errors_and_memory_for_not_even_one_are_passed_on(
+    server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RuntimeError("a bug"), torch.OutOfMemoryError("CUDA out of memory")):
+        monkeypatch.setattr(server, "_imagine", Mock(side_effect=error))
+        with pytest.raises(type(error), match=str(error)):
+            server.score(candidates)
 
 
 def test_a_score_is_the_objective_on_the_imagined_frames(

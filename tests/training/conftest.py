@@ -109,7 +109,9 @@ def settings(store: Path) -> Callable[..., TrainConfig]:
                     decoder_blocks=1,
                     heads=2,
                 ),
-                dynamics=DynamicsConfig(layers=2, dim=32, heads=2, ffn=64, max_frames=6, frame_head_layers=1),
+                dynamics=DynamicsConfig(
+                    layers=2, dim=32, heads=2, ffn=64, max_frames=6, frame_head_layers=1, code_channels=[2, 1]
+                ),
                 action_bins=16,
                 window=3,
             ),

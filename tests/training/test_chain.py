@@ -218,7 +218,12 @@ def test_figures_do_not_depend_on_how_finely_curves_are_drawn(model: Path, store
     )
     assert coarse["detail"]["steps"] == [1, 4, 5, 10, 11]
     assert fine["detail"]["steps"] == list(range(1, 12))
-    for key in ("swr_w2_h11_psnr_db", "plain_h4_effector_error_cm", "swr_w4_minus_frozen_h11_ssim"):
+    for key in (
+        "swr_w2_h11_psnr_db",
+        "plain_h4_effector_error_cm",
+        "swr_w4_minus_frozen_h11_ssim",
+        "swr_w4_h11_moved_object_error_cm",
+    ):
         assert coarse[key] == fine[key]
     curves = [figures["detail"]["per_horizon"]["swr_w2"]["psnr_db"] for figures in (coarse, fine)]
     assert curves[0] == [curves[1][step - 1] for step in coarse["detail"]["steps"]]

@@ -43,7 +43,9 @@ def test_it_decodes_as_transformers_does(name: str) -> None:
         for token in range(layout.dynamics_tokens):
             logits = llama(ids).logits[:, -1, : layout.dynamics_codes]
             chosen = logits.gather(1, found[:, step, token, None])[:, 0]
-            assert (logits.max(-1).values - chosen < 0.05).all(), (step, token)
+            # Groups are scored with what their codes' rounded embeddings have in common: near ties may fall either way.
+            allowed = 0.05 if model.config.dynamics.code_channels else 0.0
+            assert (logits.max(-1).values - chosen <= allowed).all(), (step, token)
             ids = torch.cat([ids, found[:, step, token : token + 1]], dim=1)
 
 

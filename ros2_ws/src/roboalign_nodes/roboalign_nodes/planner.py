@@ -64,7 +64,7 @@ class PlannerNode(ManagedNode):
         ParameterSpec(
             "temperature", _MPPI.temperature, "mppi: of the weights, in standard deviations of the scores", 1e-6, 1e6
         ),
-        ParameterSpec("batch", _CEM.batch, "candidates that are scored at once, at most; 0: all", 0, 65_536),
+        ParameterSpec("mppi_std", _MPPI.std, "mppi: standard deviation of all rounds, in place of std", 0.0, 10.0),
         ParameterSpec("budget_ms", _CEM.budget_ms, "no round is begun that would end later; 0: no limit", 0.0, 1e6),
         ParameterSpec("seed", _CEM.seed, "of the sampling; episode and step are mixed in", 0, 2**31 - 1),
         ParameterSpec("show_plan", True, "ask for the imagined frames of the chosen plan"),
@@ -267,7 +267,8 @@ class PlannerNode(ManagedNode):
         if self.value("policy") == "random":
             return RandomPolicy(self.value("horizon"))
         method = METHODS[self.value("policy")]
-        return SearchPolicy(method(**{field.name: self.value(field.name) for field in fields(method)}))
+        values = {field.name: self.value(field.name) for field in fields(method)}
+        return SearchPolicy(method(**values | ({"std": self.value("mppi_std")} if method is MPPIConfig else {})))
 
     def _imagined_plan(self, chunk: ActionChunk, choice: Choice, frames: list[Any], replan_ms: float) -> ImaginedPlan:
         message = ImaginedPlan(policy=self.value("policy"), chunk=chunk, frames=frames, replan_ms=replan_ms)
