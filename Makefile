@@ -106,7 +106,7 @@ train-tabletop: venv
 	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/refined/model' $(CALM) loop.steps=100000 loop.minutes=7
 	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/refined/model' loop.steps=2000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=2000
-	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' out='$(TABLETOP)/model'
+	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
 
 # Held-out episodes have another seed than the training episodes.
 evaluate-tabletop: venv
