@@ -1,4 +1,4 @@
-"""Recorded positions as a second target: what a network's features say of where things are, while it trains."""
+"""Recorded positions as a second target of the dynamics."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BETA = 0.1  # standard deviations, below which the loss of a position is square
 
 @dataclass
 class StateConfig:
-    """Which positions are read off a network's features while it trains.
+    """Which positions are read off the hidden states while training: where things will be after each action.
 
-    Codes and hidden states say where things are only in a roundabout way. The reading head is dropped after training;
-    what stays are features that hold positions (cf. Dreamer's heads, Hafner et al. 2020).
+    The next frame's tokens say where things are only in a roundabout way. The reading head is dropped after training;
+    what stays is a backbone whose hidden states hold positions (cf. Dreamer's heads, Hafner et al. 2020).
 
     Attributes:
         columns: names of per-frame columns (of ``observation.state``); none: no such head.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,9 @@ from roboalign_core.evaluation.perceptual import trained_perceptual
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.discriminator import PatchDiscriminator
 from roboalign_core.training.saliency import ReconstructionConfig, psnr
-from roboalign_core.training.state import StateConfig, StateRange
-from roboalign_core.world_model.config import TokenizerConfig, WorldModelConfig
+from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.model import save_tokenizer
 from roboalign_core.world_model.tokenizer import GREY, DualBranchTokenizer, to_pixels
-
-_STATE_CHANNELS, _STATE_HIDDEN = 16, 256  # of the head that reads positions
 
 
 @dataclass
@@ -39,8 +36,6 @@ class TokenizerStageConfig(ReconstructionConfig):
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
         adversarial: weight of a hinge GAN's loss on later frames; 0: no discriminator.
         adversarial_after: steps before the discriminator begins.
-        state: positions that are read off what is decoded from a later frame's codes, so that these say where things
-            are more finely than pixels ask for.
     """
 
     clips: int = 16
@@ -53,7 +48,6 @@ class TokenizerStageConfig(ReconstructionConfig):
     perceptual: float = 0.0
     adversarial: float = 0.0
     adversarial_after: int = 0
-    state: StateConfig = field(default_factory=StateConfig)
 
     def __post_init__(self) -> None:
         for name in ("same_share", "own_share", "grey_share"):
@@ -72,62 +66,37 @@ class TokenizerStageConfig(ReconstructionConfig):
 
 
 class TokenizerTraining(nn.Module):
-    """The tokenizer, and what it is trained with: a discriminator of its drawings, a head that reads positions."""
+    """The tokenizer, and while training a discriminator of its drawings; one optimiser and one clipping for both."""
 
-    def __init__(self, model: WorldModelConfig, discriminator: bool, columns: int) -> None:
+    def __init__(self, model: WorldModelConfig, discriminator: bool) -> None:
         super().__init__()
         self.tokenizer = DualBranchTokenizer(model.tokenizer)
         self.discriminator = PatchDiscriminator() if discriminator else None
-        self.state = StateHead(model.tokenizer, columns) if columns else None
-
-
-class StateHead(nn.Module):
-    """Latent (B, h·w, C) of a later frame → standardised positions (B, columns)."""
-
-    def __init__(self, config: TokenizerConfig, columns: int) -> None:
-        super().__init__()
-        rows, cols = config.context_grid
-        self.narrow = nn.Linear(config.latent_width, _STATE_CHANNELS)
-        self.read = nn.Sequential(
-            nn.Linear(rows * cols * _STATE_CHANNELS, _STATE_HIDDEN), nn.GELU(), nn.Linear(_STATE_HIDDEN, columns)
-        )
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """See the class."""
-        return self.read(self.narrow(latent).flatten(1))
 
 
 class TokenizerStage:
     """Reconstruct a context frame alone, and later frames given the context (RoboAlign-R1, A4, stage 1)."""
 
     def __init__(
-        self,
-        config: TokenizerStageConfig,
-        model: WorldModelConfig,
-        sampler: StoreSampler,
-        device: str,
-        state: StateRange | None = None,
+        self, config: TokenizerStageConfig, model: WorldModelConfig, sampler: StoreSampler, device: str
     ) -> None:
-        """``sampler`` draws the recorded state, too, where ``state`` has columns."""
         self.config, self.model, self.sampler = config, model, sampler
-        self.positions = state or StateRange.none()
         self.device = torch.device(device)
         self.perceptual = trained_perceptual(self.device) if config.perceptual else None
-        self.module = TokenizerTraining(model, config.adversarial > 0, len(self.positions.columns)).to(self.device)
+        self.module = TokenizerTraining(model, config.adversarial > 0).to(self.device)
         self.tokenizer = self.module.tokenizer
         self.steps = 0
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Reconstruction losses of both branches on a fresh batch."""
-        context, targets, state = self._draw()
+        context, targets = self._draw()
         count = targets.shape[0] // context.shape[0]
         values, context_codes = self.tokenizer.encode_context(context)
         features = self.tokenizer.context_features(values, context)
         drawn = self.tokenizer.decode_context(features)
         repeated = features.repeat(count)
         later, dynamics_codes = self.tokenizer.encode_dynamics(targets, repeated)
-        latent = self.tokenizer.latent(later, repeated)
-        predicted = self.tokenizer.decode_latent(latent, repeated)
+        predicted = self.tokenizer.decode_latent(self.tokenizer.latent(later, repeated), repeated)
 
         sources = context.repeat_interleave(count, 0)
         context_loss = self.config.drawing_loss(drawn, context, context)  # which nothing has changed since
@@ -140,10 +109,6 @@ class TokenizerStage:
             "dynamics_codes": float(dynamics_codes.unique().numel()),
         }
         loss = context_loss + dynamics_loss
-        if self.module.state is not None:
-            read = self.module.state(latent)
-            loss = loss + self.config.state.weight * self.positions.loss(read, state)
-            figures["state_error"] = self.positions.error(read, state)
         if self.perceptual is not None:
             distance = self.perceptual.loss(drawn, context) + self.perceptual.loss(predicted, targets)
             loss, figures["perceptual"] = loss + self.config.perceptual * distance, distance.item()
@@ -154,8 +119,8 @@ class TokenizerStage:
             figures["discriminator"] = judged.item()
         return loss, figures
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Context frames (B, 3, H, W), later frames (B·targets, 3, H, W) and their positions (B·targets, K)."""
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Context frames (B, 3, H, W) and later frames (B·targets, 3, H, W)."""
         clip = self.sampler.sample(self.config.clips)
         frames = clip.frames.to(self.device)
         batch, length = frames.shape[:2]
@@ -167,8 +132,7 @@ class TokenizerStage:
         elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
         context = own_drawings(self.tokenizer, to_pixels(frames[:, 0], size), elsewhere)
         context[batch - self._grey(batch) :] = GREY
-        state = self.positions.standardised(clip.extra[index, steps].flatten(0, 1)).to(self.device)
-        return context, to_pixels(frames[index, steps].flatten(0, 1), size), state
+        return context, to_pixels(frames[index, steps].flatten(0, 1), size)
 
     def _grey(self, batch: int) -> int:
         return round(self.config.grey_share * batch) if self.model.tokenizer.composite else 0

@@ -23,7 +23,7 @@ from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
-from roboalign_core.training.state import STATE, StateConfig, StateRange
+from roboalign_core.training.state import STATE, StateRange
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.windows import WindowCache, WindowSource
 from roboalign_core.verb import Verb
@@ -118,10 +118,8 @@ def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: Traini
         window=config.model.window,
         **data.action_range(config.model.action_bins),
     )
-    _check_state(config, settings.state)
-    extra = STATE if settings.state.columns else ""
-    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed, extra=extra)
-    return TokenizerStage(settings, model, sampler, config.loop.device, StateRange.of(data, settings.state.columns))
+    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
+    return TokenizerStage(settings, model, sampler, config.loop.device)
 
 
 def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: TrainingData) -> Stage:
@@ -136,7 +134,11 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         raise RoboAlignError(
             f"data: expected actions of width {model.action_dim} as {folder} has, found {data.action_dim}"
         )
-    _check_state(config, settings.state)
+    if settings.state.columns and config.augmentation.geometric:
+        raise RoboAlignError(
+            "augmentation.geometric: expected false with stage.state.columns, because shifted and zoomed frames no "
+            "longer show what the recorded state says, found true"
+        )
     longest = max(settings.lengths)
     if longest > model.dynamics.max_frames:
         raise RoboAlignError(f"stage.lengths: expected at most max_frames {model.dynamics.max_frames}, found {longest}")
@@ -200,15 +202,6 @@ def _progress(config: TrainConfig, settings: ProgressStageConfig, data: Training
 
 def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) -> Stage:
     return ProbeStage(settings, data.size, data, config.loop.seed, config.loop.device)
-
-
-def _check_state(config: TrainConfig, state: StateConfig) -> None:
-    """Raise where augmentation would make recorded positions untrue."""
-    if state.columns and config.augmentation.geometric:
-        raise RoboAlignError(
-            "augmentation.geometric: expected false with stage.state.columns, because shifted and zoomed frames no "
-            "longer show what the recorded state says, found true"
-        )
 
 
 def _needed(config: TrainConfig, what: str) -> Path:

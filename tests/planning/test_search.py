@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import (
     ICEM,
@@ -47,6 +49,13 @@ class Counting:
         assert np.abs(actions).max() <= 1
         self.batches.append(len(actions))
         return quadratic(actions)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_yaml_says_what_the_defaults_are(name: str) -> None:
+    settings = yaml.safe_load((config_dir() / "planner" / f"{name}.yaml").read_text())
+    assert settings == {"name": name, **asdict(METHODS[name]())}
+    assert search_config(settings) == METHODS[name]()
 
 
 def test_comes_close_to_the_best_actions(config: SearchConfig) -> None:

@@ -23,7 +23,6 @@ from roboalign_core.training.loop import Trainer
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldModel
-from roboalign_core.world_model.tokenizer import ContextFeatures
 
 Settings = Callable[..., TrainConfig]
 NAMES = ["tokenizer", "dynamics", "decoder", "progress", "probe"]
@@ -207,47 +206,10 @@ def test_some_contexts_are_grey_where_start_frames_are_coded_by_themselves(
     config = settings("tokenizer", tmp_path, steps=1, grey_share=0.3)
     config.model.tokenizer = replace(config.model.tokenizer, composite=composite)
     train(config)
-    context, targets, _ = stages[0]._draw()
+    context, targets = stages[0]._draw()
     grey = (context == 0.5).flatten(1).all(1)
     assert grey.tolist() == [False] * (6 - expected) + [True] * expected
     assert not (targets == 0.5).flatten(1).all(1).any()
-
-
-def test_positions_of_later_frames_may_be_read_off_the_tokenizer(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The state belongs to the frame that is drawn, its loss reaches the codes, and the head is not shipped."""
-    stages: list[TokenizerStage] = []
-    export = TokenizerStage.export
-
-    def keep(stage: TokenizerStage, folder: Path) -> None:
-        stages.append(stage)
-        export(stage, folder)
-
-    monkeypatch.setattr(TokenizerStage, "export", keep)
-    config = settings("tokenizer", tmp_path / "run", steps=2, state={"columns": ["x", "y"], "weight": 1.0})
-    config.augmentation.geometric = config.augmentation.photometric = False
-    figures = train(config)
-    stage = stages[0]
-    assert figures["state_error"] > 0
-    _, targets, state = stage._draw()
-    bright = (targets[:, 0] > 0.5).float()
-    shown = (bright.sum(1) * torch.arange(bright.shape[2])).sum(1) / bright.sum((1, 2)) / bright.shape[2]
-    recorded = state[:, 0] * stage.positions.std[0] + stage.positions.mean[0]
-    torch.testing.assert_close(shown, recorded, atol=0.05, rtol=0)
-    stage.module.zero_grad()
-    stage.positions.loss(stage.module.state(stage.tokenizer.latent(*coded(stage, targets))), state).backward()
-    assert stage.tokenizer.dynamics_in.linear.weight.grad.abs().sum() > 0
-    assert not any("state" in name for name in load_tensors(tmp_path / "run" / "model" / "tokenizer.safetensors"))
-    config = settings("tokenizer", tmp_path / "other", steps=1, state={"columns": ["x"]})
-    config.augmentation.geometric = True
-    with pytest.raises(RoboAlignError, match=r"augmentation\.geometric: expected false with stage\.state\.columns"):
-        train(config)
-
-
-def coded(stage: TokenizerStage, targets: torch.Tensor) -> tuple[torch.Tensor, ContextFeatures]:
-    features = stage.tokenizer.context_features(stage.tokenizer.encode_context(targets.flip(0))[0], targets.flip(0))
-    return stage.tokenizer.encode_dynamics(targets, features)[0], features
 
 
 def test_shares_of_the_same_clips_do_not_overlap() -> None:
