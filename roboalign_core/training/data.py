@@ -77,9 +77,9 @@ class TrainingData:
         content = [[asdict(group) for group in store.info.groups] for store in self.stores]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def action_range(self, bins: int) -> dict[str, list[float]]:
-        """1st and 99th percentiles of the actions, for :class:`ActionBinner`."""
-        binner = ActionBinner.fit(np.concatenate([cache.actions for cache in self.caches]), bins)
+    def action_range(self, bins: int, percentile: float) -> dict[str, list[float]]:
+        """Range of the actions, see :meth:`ActionBinner.fit`."""
+        binner = ActionBinner.fit(np.concatenate([cache.actions for cache in self.caches]), bins, percentile)
         return {"action_low": list(binner.low), "action_high": list(binner.high)}
 
     def sampler(

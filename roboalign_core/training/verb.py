@@ -35,11 +35,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ModelConfig:
-    """Sizes of the networks (``configs/model/``); what depends on the robot is read from the data."""
+    """Sizes of the networks (``configs/model/``); what depends on the robot is read from the data.
+
+    Attributes:
+        tokenizer, dynamics, action_bins, window: see :class:`WorldModelConfig`.
+        action_percentile: per cent of the actions that lie beyond either end of the binned range; 0: minimum to maximum.
+    """
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     action_bins: int = 256
+    action_percentile: float = 1.0
     window: int = 8
 
 
@@ -116,7 +122,7 @@ def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: Traini
         action_bins=config.model.action_bins,
         fps=data.fps,
         window=config.model.window,
-        **data.action_range(config.model.action_bins),
+        **data.action_range(config.model.action_bins, config.model.action_percentile),
     )
     sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
     return TokenizerStage(settings, model, sampler, config.loop.device)

@@ -13,10 +13,10 @@ from roboalign_core.errors import RoboAlignError
 
 @dataclass(frozen=True)
 class ActionBinner:
-    """Equal bins between the 1st and 99th percentile of every action dimension.
+    """Equal bins over the range of every action dimension.
 
-    A min–max range lets one outlier make the bins coarse (RT-1: 0.108 wide); values beyond the percentiles fall into
-    the first or last bin.
+    Mostly from the 1st to the 99th percentile: a min–max range lets one outlier make the bins coarse (RT-1: 0.108
+    wide). Values beyond the range fall into the first or last bin.
 
     Attributes:
         low, high: range of every dimension, A values each, in the units of the actions.
@@ -37,11 +37,16 @@ class ActionBinner:
             raise RoboAlignError(f"action bins: expected every low below its high, found {self.low} and {self.high}")
 
     @classmethod
-    def fit(cls, actions: np.ndarray, bins: int = 256) -> ActionBinner:
-        """Range from actions (N, A); a dimension that never changes gets a range of ±1 around its value."""
+    def fit(cls, actions: np.ndarray, bins: int = 256, percentile: float = 1.0) -> ActionBinner:
+        """Range from actions (N, A), without the lowest and the highest ``percentile`` per cent; 0: minimum to maximum.
+
+        A dimension that never changes gets a range of ±1 around its value.
+        """
+        if not 0 <= percentile < 50:
+            raise RoboAlignError(f"action bins: expected a percentile in [0, 50), found {percentile}")
         if actions.ndim != 2 or not len(actions) or not np.isfinite(actions).all():
             raise RoboAlignError(f"actions to bin: expected finite numbers (N, A), found shape {actions.shape}")
-        low, high = np.percentile(actions, [1, 99], axis=0)
+        low, high = np.percentile(actions, [percentile, 100 - percentile], axis=0)
         flat = high - low < 1e-6
         low, high = np.where(flat, low - 1, low), np.where(flat, high + 1, high)
         return cls(tuple(map(float, low)), tuple(map(float, high)), bins)

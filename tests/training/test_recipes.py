@@ -33,6 +33,7 @@ def test_the_ancestors_recipe_reaches_both_stages() -> None:
     for config in (tokenizer, dynamics):
         assert not config.model.tokenizer.composite
         assert config.loop.optimizer == "adamw"
+        assert config.model.action_percentile == 0
     assert [tokenizer.stage[key] for key in ("distance", "foreground", "own_share")] == [8, 0, 0]
     assert [dynamics.stage[key] for key in ("frame_head_weight", "dropout", "moved_share")] == [0, 0, 0]
 

@@ -19,6 +19,8 @@ def test_the_range_is_from_the_first_to_the_99th_percentile() -> None:
     np.testing.assert_allclose(binner.low, [1, -0.98], atol=0.011)
     np.testing.assert_allclose(binner.high, [99, 0.98], atol=0.011)
     assert (binner.bins, binner.dim) == (64, 2)
+    whole = ActionBinner.fit(actions.astype(np.float32), 64, percentile=0)
+    np.testing.assert_allclose((*whole.low, *whole.high), [-1e6, -1, 100, 1])
 
 
 def test_edges() -> None:
@@ -82,3 +84,9 @@ def test_nothing_to_fit_is_refused(actions: np.ndarray) -> None:
 def test_impossible_ranges_are_refused(low: tuple[float, ...], high: tuple[float, ...], bins: int) -> None:
     with pytest.raises(RoboAlignError, match="action bins"):
         ActionBinner(low, high, bins)
+
+
+@pytest.mark.parametrize("percentile", [-1, 50, np.nan])
+def test_a_range_without_a_middle_is_refused(percentile: float) -> None:
+    with pytest.raises(RoboAlignError, match=r"expected a percentile in \[0, 50\), found"):
+        ActionBinner.fit(np.zeros((3, 1)), percentile=percentile)

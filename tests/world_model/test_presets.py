@@ -15,6 +15,7 @@ PRESETS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
 
 def preset(name: str, action_dim: int) -> WorldModelConfig:
     sizes = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text())
+    del sizes["action_percentile"]  # becomes a range once there are actions
     return WorldModelConfig(
         tokenizer=TokenizerConfig(**sizes.pop("tokenizer")),
         dynamics=DynamicsConfig(**sizes.pop("dynamics")),
@@ -26,7 +27,7 @@ def preset(name: str, action_dim: int) -> WorldModelConfig:
 
 
 def test_there_is_one_for_each_purpose() -> None:
-    assert PRESETS == ["base", "rt1", "tabletop", "tiny"]
+    assert PRESETS == ["base", "frames256", "rt1", "tabletop", "tiny"]
 
 
 def test_rt1_has_the_papers_layout() -> None:
