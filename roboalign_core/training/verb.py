@@ -39,7 +39,7 @@ class ModelConfig:
 
     Attributes:
         tokenizer, dynamics, action_bins, window: see :class:`WorldModelConfig`.
-        action_percentile: per cent of the actions that lie beyond either end of the binned range; 0: minimum to maximum.
+        action_percentile: per cent of the actions beyond either end of the binned range; 0: minimum to maximum.
     """
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
