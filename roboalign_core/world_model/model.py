@@ -156,7 +156,7 @@ class WorldModel:
             mode: see :func:`roboalign_core.world_model.rollout.roll`.
             window: frames a segment (``frozen`` and ``swr``); the model's default where None.
             order: ``token`` (token by token, as in the papers) or ``frame`` (all tokens of a frame in one pass).
-            temperature: 0 picks the likeliest code, else codes are sampled.
+            temperature: 0 picks the likeliest code (``token``) or the central one (``frame``), else codes are sampled.
             seed: of the sampling; torch's global generator where None.
 
         Raises:

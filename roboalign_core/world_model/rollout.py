@@ -53,8 +53,10 @@ class Imagination:
 
     The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
     tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache, which has
-    room for ``limit`` frames (for all that have positions where None). ``expected`` (N, dim) is the hidden state after
-    the last action: all that the transformer holds of the frame that follows, before any of its tokens is chosen.
+    room for ``limit`` frames (for all that have positions where None). At temperature 0 a code is the likeliest where
+    the next one sees it, and the central one where all of a frame are picked at once. ``expected`` (N, dim) is the
+    hidden state after the last action: all that the transformer holds of the frame that follows, before any of its
+    tokens is chosen.
     """
 
     def __init__(
@@ -122,7 +124,9 @@ class Imagination:
         return torch.stack(tokens, dim=1)
 
     def _pick(self, logits: CodeLogits) -> Tensor:
-        return logits.sample(self.temperature, self.generator) if self.temperature else logits.likeliest()
+        if self.temperature:
+            return logits.sample(self.temperature, self.generator)
+        return logits.central() if self.order == "frame" else logits.likeliest()
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,24 @@ def test_rounding_of_the_table_mostly_cancels() -> None:
     assert (again - exact).abs().mean() < 0.2 * (rounded - exact).abs().mean()
 
 
+def test_the_central_code_has_the_least_expected_squared_distance(logits: CodeLogits) -> None:
+    every = torch.arange(CODES)
+    levels = torch.tensor(LEVELS)
+    digits = (every[:, None] // torch.cumprod(torch.tensor([1, *LEVELS[:-1]]), 0) % levels).float()
+    distance = torch.cdist(digits, digits).square()
+    for sharpness in (0.5, 3.0):
+        risk = (logits.joint() * sharpness).softmax(-1) @ distance
+        central = logits.central(sharpness)
+        torch.testing.assert_close(risk.gather(1, central[:, None])[:, 0], risk.min(-1).values)
+    assert not torch.equal(logits.central(0.5), logits.likeliest())
+
+
+def test_a_sure_code_is_central(groups: CodeGroups) -> None:
+    codes = torch.arange(CODES)
+    parts = [20.0 * F.one_hot(part, size) for part, size in zip(groups.split(codes), groups.sizes, strict=True)]
+    assert torch.equal(CodeLogits(groups, tuple(parts)).central(), codes)
+
+
 def test_groups_are_a_distribution_over_codes(logits: CodeLogits) -> None:
     """The joint logits are one, whose likeliest code, cross-entropy and samples those of the groups are."""
     joint = logits.joint()
