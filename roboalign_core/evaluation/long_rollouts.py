@@ -66,6 +66,8 @@ def costs(outcome: Outcome) -> dict[str, float]:
 
     The last says how much slower the last frames are than the first, in per cent. It compares whole windows, after the
     first restart (the first segment begins without one), and is left out where a rollout has fewer than two of them.
+    A frame is compared with that at the same place in its window, and the median taken: what else the machine does now
+    and then does not count.
     """
     figures = {
         "frame_ms": float(outcome.seconds.mean() * 1000),
@@ -77,7 +79,7 @@ def costs(outcome: Outcome) -> dict[str, float]:
     edge = outcome.window * min(-(-_EDGE // outcome.window), windows // 2)
     if edge:
         last = later[:, windows * outcome.window - edge : windows * outcome.window]
-        figures["last_to_first_frames_pct"] = float((last.mean() / later[:, :edge].mean() - 1) * 100)
+        figures["last_to_first_frames_pct"] = float((np.median(last / later[:, :edge]) - 1) * 100)
     return figures
 
 
