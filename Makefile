@@ -99,21 +99,22 @@ MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.s
 
 train-tabletop: venv
 	run='$(BIN)/roboalign'
-	"$$run" collect env=tabletop episodes=3000 seed=0 out='$(TABLETOP)/train'
+	"$$run" collect env=tabletop episodes=9000 seed=0 out='$(TABLETOP)/train'
 	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=28
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.cached=24000 loop.steps=100000 loop.minutes=38
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=26 loop.lr=1e-3 loop.warmup=30
-	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/refined/model' $(CALM) loop.steps=100000 loop.minutes=7
-	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/refined/model' loop.steps=2000
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/settled' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/refined' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=42 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/settled/model' $(CALM) loop.steps=100000 loop.minutes=7
+	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/settled/model' loop.steps=2000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=2000
-	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
+	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/settled,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
 
 # Held-out episodes have another seed than the training episodes.
 evaluate-tabletop: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=200 seed=1 boxes=true out='$(TABLETOP)/held_out'
 	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' out=runs/evaluate/world_model
-	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' study.order=frame out=runs/evaluate/world_model_one_pass
+	"$$run" evaluate study=world_model study.world_model='$(MODEL)' study.data='$(TABLETOP)/held_out' study.order=frame study.mode=swr out=runs/evaluate/world_model_one_pass
 	"$$run" evaluate study=closed_loop study.world_model='$(MODEL)' out=runs/evaluate/closed_loop
 	"$$run" collect env=tabletop episodes=200 steps=101 seed=2 out='$(TABLETOP)/long'
 	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr

@@ -9,7 +9,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning.search import Array
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel, one_frame
-from roboalign_core.world_model.rollout import Context, Imagination, Order, Rollout, Segment
+from roboalign_core.world_model.rollout import Context, Imagination, Order, roll
 
 
 class ImaginationServer:
@@ -75,19 +75,21 @@ class ImaginationServer:
         return np.concatenate(scores)
 
     def _score(self, actions: Array) -> Array:
-        expected, _ = self._imagine(actions)
+        expected = self._expected(actions)
         reference = self._reference
         if reference is None:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         progress = self.objective.score(reference, expected, self._instruction)
         return (0.5 * (progress[:, -1] + progress.mean(1))).astype(np.float32)
 
+    @torch.no_grad()
     def imagine(self, actions: Array) -> np.ndarray:
         """One sequence (H, A) → its imagined frames (H, height, width, 3) uint8."""
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2:
             raise RoboAlignError(f"actions: expected (frames, width), found {actions.shape}")
-        return self._imagine(actions[None])[1].frames[0]
+        context, bins = self._prepare(actions[None])
+        return roll(self.world_model, context, bins, "plain", self.world_model.config.window, self.order).frames[0]
 
     def _check_fit(self) -> None:
         config, head = self.world_model.config, self.objective.config
@@ -100,8 +102,20 @@ class ImaginationServer:
             )
 
     @torch.no_grad()
-    def _imagine(self, actions: Array) -> tuple[torch.Tensor, Rollout]:
-        """Hidden states (N, H, dim) of the imagined frames, and the frames."""
+    def _expected(self, actions: Array) -> torch.Tensor:
+        """Hidden states (N, H, dim) of the imagined frames; the last one is not drawn."""
+        context, bins = self._prepare(actions)
+        imagination = Imagination(self.world_model, context, len(bins), self.order, limit=bins.shape[1])
+        expected = []
+        for step in range(bins.shape[1]):
+            if step:
+                imagination.draw()
+            imagination.act(bins[:, step])
+            expected.append(imagination.expected)
+        return torch.stack(expected, dim=1)
+
+    def _prepare(self, actions: Array) -> tuple[Context, torch.Tensor]:
+        """The current frame as context, and candidates (N, H, A) as bins."""
         if self._context is None:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
@@ -111,14 +125,7 @@ class ImaginationServer:
                 f"actions: expected (candidates, 1 to {limit} frames, {self.world_model.config.action_dim}), "
                 f"found {actions.shape}"
             )
-        bins = self.world_model.action_bins(actions)
-        imagination = Imagination(self.world_model, self._context, len(bins), self.order, limit=bins.shape[1])
-        codes, expected = [], []
-        for step in range(bins.shape[1]):
-            codes.append(imagination.step(bins[:, step]))
-            expected.append(imagination.expected)
-        rollout = Rollout(self.world_model, [Segment(self._context.features, torch.stack(codes, dim=1))])
-        return torch.stack(expected, dim=1), rollout
+        return self._context, self.world_model.action_bins(actions)
 
 
 def _out_of_memory(error: Exception) -> bool:

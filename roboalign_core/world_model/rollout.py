@@ -51,12 +51,12 @@ class Context(Prompt):
 class Imagination:
     """Candidates that imagine on from one context, a frame a step.
 
-    The context is run through the transformer once (at batch 1 where all candidates share it). ``pending`` holds the
-    tokens that are known but not yet in the cache; both decoding orders leave the same tokens in the cache, which has
-    room for ``limit`` frames (for all that have positions where None). At temperature 0 a code is the likeliest where
-    the next one sees it, and the central one where all of a frame are picked at once. ``expected`` (N, dim) is the
-    hidden state after the last action: all that the transformer holds of the frame that follows, before any of its
-    tokens is chosen.
+    The context and the current frame are run through the transformer once (at batch 1 where all candidates share
+    them). ``pending`` holds the tokens that are known but not yet in the cache; both decoding orders leave the same
+    tokens in the cache, which has room for ``limit`` frames (for all that have positions where None). At temperature 0
+    a code is the likeliest where the next one sees it, and the central one where all of a frame are picked at once.
+    ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
+    follows, before any of its tokens is chosen.
     """
 
     def __init__(
@@ -75,11 +75,14 @@ class Imagination:
         self.order = order
         self.temperature, self.generator = temperature, generator
         self.decoder = world_model.decoder
-        cache = self.decoder.cache(len(prompt.codes), None if limit is None else self._room(limit))
-        self.decoder.hidden(self.layout.context_ids(prompt.codes), cache)
-        self.cache = cache if len(prompt.codes) == candidates else cache.expand(candidates)
-        self.pending = prompt.start.expand(candidates, -1)
+        cache = self.decoder.cache(len(prompt.start), None if limit is None else self._room(limit))
+        context = self.layout.context_ids(prompt.codes).expand(len(prompt.start), -1)
+        hidden = self.decoder.hidden(torch.cat([context, prompt.start], dim=1), cache)
+        hidden = hidden[:, -self.layout.dynamics_tokens :]
+        self.cache = cache if len(prompt.start) == candidates else cache.expand(candidates)
+        self.pending = prompt.start.new_empty(candidates, 0)
         self.expected = torch.empty(0)
+        self._current = hidden.expand(candidates, -1, -1)  # hidden states of the current frame, as far as in the cache
         self.frames, self.limit = 0, limit
 
     def follow(self, actions: Tensor, dynamics: Tensor) -> None:
@@ -93,16 +96,25 @@ class Imagination:
         ids = torch.cat([self.pending, steps], dim=1)
         self.decoder.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
         self.pending = dynamics[:, -1]
+        self._current = self._current[:, :0]
         self.frames += actions.shape[1]
 
     def step(self, actions: Tensor) -> Tensor:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""
+        self.act(actions)
+        return self.draw()
+
+    def act(self, actions: Tensor) -> None:
+        """Take action bins (N, A) in: ``expected`` is what they lead to."""
         ids = torch.cat([self.pending, self.layout.action_ids(actions)], dim=1)
-        hidden = self.decoder.hidden(ids, self.cache)
-        self.expected = hidden[:, -1]
-        codes = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
+        self._current = torch.cat([self._current, self.decoder.hidden(ids, self.cache)], dim=1)
+        self.expected = self._current[:, -1]
+
+    def draw(self) -> Tensor:
+        """After an action: dynamics codes (N, dynamics_tokens) of the frame that follows it."""
+        hidden, self._current = self._current, self._current[:, :0]
         self.frames += 1
-        return codes
+        return self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
 
     def _room(self, frames: int) -> int:
         """Tokens of the context, of so many steps, and of the frame after the last."""
