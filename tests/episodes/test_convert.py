@@ -160,7 +160,7 @@ def no_video(folder: Path) -> str:
 
 def no_actions(folder: Path) -> str:
     (folder / "000000001.npz").unlink()
-    return "000000001.npz: expected the actions of the video beside it, found nothing there"
+    return "000000001.npz: expected an archive of arrays, found nothing there"
 
 
 BRIDGE_DAMAGE = [
@@ -216,7 +216,7 @@ def test_an_annotation_that_is_no_json_is_refused(droid, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "rlds9"}, "format: expected auto or one of bridge, droid"),
+        ({"format": "rlds9"}, "format: expected auto or one of bair, bridge, droid"),
         ({"format": "droid"}, "found none of them"),
         ({"size": [64]}, r"size: expected native or \[height, width\]"),
         ({"size": "big"}, "size: expected native"),
@@ -242,7 +242,7 @@ def test_sources_that_do_not_exist_or_are_not_understood_are_refused(tmp_path):
     with pytest.raises(RoboAlignError, match="expected data to read, found nothing there"):
         choose_reader(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RoboAlignError, match="expected the files of one of: bridge, droid"):
+    with pytest.raises(RoboAlignError, match="expected the files of one of: bair, bridge, droid"):
         choose_reader(tmp_path / "empty")
 
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from roboalign_core.episodes.readers.bair import BairReader
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Reader, Recording
 from roboalign_core.episodes.readers.bridge import BridgeReader
 from roboalign_core.episodes.readers.droid import DroidReader
+from roboalign_core.episodes.readers.language_table import LanguageTableReader
+from roboalign_core.episodes.readers.metaworld import MetaworldReader
+from roboalign_core.episodes.readers.rt1 import Rt1Reader
 from roboalign_core.errors import RoboAlignError
 
-READERS: tuple[Reader, ...] = (BridgeReader(), DroidReader())
+READERS: tuple[Reader, ...] = (
+    BairReader(),
+    BridgeReader(),
+    DroidReader(),
+    LanguageTableReader(),
+    MetaworldReader(),
+    Rt1Reader(),
+)
 
 __all__ = ["READERS", "ActionColumn", "ActionKind", "ActionMeaning", "Reader", "Recording", "choose_reader"]
 

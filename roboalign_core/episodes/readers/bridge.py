@@ -8,19 +8,15 @@ about one frame late. The first row of an episode is zero in the original data t
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from roboalign_core.episodes.episode import Episode
+from roboalign_core.episodes.readers.archives import ArrayForm, read_arrays
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
 from roboalign_core.episodes.video import read_all
-from roboalign_core.errors import RoboAlignError
 
 # BridgeData V2 was recorded at 5 Hz; the 20 frames per second in the files only set the speed at which they play.
 FPS = 5.0
@@ -56,20 +52,7 @@ class BridgeReader:
             yield Recording(str(stem), CAMERA, partial(self._read, stem))
 
     def _read(self, stem: Path) -> Episode:
-        actions = _read_actions(stem.parent / f"{stem.name}.npz")
+        width = len(_ACTION.columns)
+        actions = read_arrays(stem.parent / f"{stem.name}.npz", {_KEY: ArrayForm(("T", width), "float32")})[_KEY]
         frames = read_all(stem.parent / f"{stem.name}.mp4", len(actions), f"one per row of {stem.name}.npz")
         return Episode(frames, actions, instruction="", success=None, fps=FPS, source=self.name, camera=CAMERA)
-
-
-def _read_actions(path: Path) -> NDArray[np.float32]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            actions: NDArray[np.float32] = archive[_KEY]
-    except FileNotFoundError as error:
-        raise RoboAlignError(f"{path}: expected the actions of the video beside it, found nothing there") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise RoboAlignError(f"{path}: expected an archive with {_KEY} (T, 10) float32, found: {error}") from error
-    width = len(_ACTION.columns)
-    if actions.dtype != np.float32 or actions.ndim != 2 or actions.shape[1] != width:
-        raise RoboAlignError(f"{path}: {_KEY}: expected (T, {width}) float32, found {actions.shape} {actions.dtype}")
-    return actions

@@ -27,7 +27,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
 
 CAMERAS = {"0.mp4": "exterior_1", "1.mp4": "exterior_2", "2.mp4": "wrist"}
-_ANNOTATION = "annotation.json"
+ANNOTATION = "annotation.json"
 
 _ACTION = ActionMeaning(
     (
@@ -48,12 +48,12 @@ class DroidReader:
     def detect(self, path: Path) -> bool:
         """Whether there is at least one annotation with a video beside it."""
         return path.is_dir() and any(
-            (file.parent / video).is_file() for file in path.rglob(_ANNOTATION) for video in CAMERAS
+            (file.parent / video).is_file() for file in path.rglob(ANNOTATION) for video in CAMERAS
         )
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each video; cameras without a file are left out, because some episodes ship without."""
-        for annotation in sorted(path.rglob(_ANNOTATION)):
+        for annotation in sorted(path.rglob(ANNOTATION)):
             for file, camera in CAMERAS.items():
                 video = annotation.parent / file
                 if video.is_file():
