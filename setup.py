@@ -24,6 +24,7 @@ EXTRAS = {
     ],
     "judge": ["torchvision>=0.25", "accelerate>=1.10"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
+    "hdf5": ["h5py>=3.10"],
     "viz": ["matplotlib>=3.8"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", "types-PyYAML"],

@@ -1,10 +1,12 @@
-"""Readers of archives and annotations; BridgeData and DROID are in test_convert.py."""
+"""Readers of archives, HDF5 files and annotations; BridgeData and DROID are in test_convert.py."""
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from roboalign_core.episodes.readers import choose_reader
 from roboalign_core.episodes.readers.archives import ArrayForm, array_names, read_arrays
 from roboalign_core.episodes.video import VideoCodec
 from roboalign_core.errors import RoboAlignError
+
+h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
 
 T = 8
 
@@ -106,6 +110,43 @@ def test_each_format_is_told_from_the_others(bair: Path, metaworld: Path, langua
         assert choose_reader(folder).name == folder.name
     with pytest.raises(RoboAlignError, match="found bair, language_table, metaworld"):
         choose_reader(tmp_path)
+
+
+@pytest.fixture
+def demos(tmp_path: Path, frames: np.ndarray) -> Path:
+    """As robomimic (0, 2 and 10) and LIBERO (upside down) write them."""
+    (tmp_path / "hdf5").mkdir()
+    with h5py.File(tmp_path / "hdf5/lift.hdf5", "w") as content:
+        content.create_group("data").attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 10}})
+        for number in (10, 2, 0):
+            demo = content.create_group(f"data/demo_{number}")
+            demo["actions"] = np.full((T, 7), number / 10)
+            demo["rewards"] = (np.arange(T) == (T - 1 if number else T)).astype(float)
+            for camera in ("agentview", "robot0_eye_in_hand"):
+                demo[f"obs/{camera}_image"] = frames
+            demo["obs/object"] = np.zeros((T, 10))
+    with h5py.File(tmp_path / "hdf5/libero.hdf5", "w") as content:
+        content["data/demo_0/actions"] = np.zeros((T, 7))
+        content["data/demo_0/rewards"] = np.linspace(0, 1, T)
+        content["data/demo_0/obs/agentview_rgb"] = frames[:, ::-1]
+        content["data"].attrs["problem_info"] = json.dumps({"language_instruction": '"open the drawer"'})
+    return tmp_path / "hdf5"
+
+
+def test_demonstrations_come_in_the_order_of_their_numbers(demos: Path, frames: np.ndarray, tmp_path: Path) -> None:
+    VERB.run(ConvertConfig(src=str(demos / "lift.hdf5"), out=str(tmp_path / "out"), lossless=True))
+    for camera in ("agentview", "robot0_eye_in_hand"):
+        store = EpisodeStore.open(tmp_path / "out" / camera)
+        assert [float(episode.actions[0, 0]) for episode in store] == pytest.approx([0, 0.2, 1])
+        assert store.success.tolist() == [0, 1, 1]
+        np.testing.assert_array_equal(store[2].frames, frames)
+        assert store.spec.fps == 10
+
+
+def test_libero_is_turned_upright(demos: Path, frames: np.ndarray, tmp_path: Path) -> None:
+    [episode] = store_of(demos / "libero.hdf5", tmp_path / "out")
+    np.testing.assert_array_equal(episode.frames, frames)
+    assert (episode.instruction, episode.success, episode.fps) == ("open the drawer", None, 20)
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
@@ -214,6 +255,64 @@ def test_images_that_are_no_bytes_are_refused(bair: Path, tmp_path: Path) -> Non
     np.savez(bair / "0.npz", **{**arrays, "image": arrays["image"] + 256})
     with pytest.raises(RoboAlignError, match=r"0\.npz: image: expected 0 to 255, found"):
         store_of(bair, tmp_path / "out", camera="main")
+
+
+def no_actions(content: Any) -> str:
+    del content["data/demo_0/actions"]
+    return "lift.hdf5: data/demo_0/actions: expected an array, found nothing"
+
+
+def two_arms(content: Any) -> str:
+    del content["data/demo_0/actions"]
+    content["data/demo_0/actions"] = np.zeros((T, 14))
+    return r"data/demo_0/actions: expected \(8, 7\) f4 or f8, .* found \(8, 14\) f8"
+
+
+def link_outside(content: Any) -> str:
+    del content["data/demo_0/actions"]
+    content["data/demo_0/actions"] = h5py.ExternalLink("/etc/other.hdf5", "data")
+    return "data/demo_0/actions: expected an array, found ExternalLink"
+
+
+def external_bytes(content: Any) -> str:
+    del content["data/demo_0/actions"]
+    content["data/demo_0"].create_dataset("actions", (T, 7), "f8", external="/etc/passwd")
+    return "data/demo_0/actions: expected an array in the file itself"
+
+
+def no_data(content: Any) -> str:
+    content.move("data", "other")
+    return "lift.hdf5: data: expected a group, found nothing"
+
+
+def bad_attribute(content: Any) -> str:
+    content["data"].attrs["env_args"] = "{"
+    return "lift.hdf5: data, attribute env_args: expected JSON"
+
+
+def bad_rate(content: Any) -> str:
+    content["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": "fast"}})
+    return "fps: expected a positive number, found 'fast'"
+
+
+@pytest.mark.parametrize(
+    "damage", [no_actions, two_arms, link_outside, external_bytes, no_data, bad_attribute, bad_rate]
+)
+def test_demonstrations_that_make_no_sense_are_refused(
+    demos: Path, tmp_path: Path, damage: Callable[[Any], str]
+) -> None:
+    with h5py.File(demos / "lift.hdf5", "a") as content:
+        message = damage(content)
+    with pytest.raises(RoboAlignError, match=message):
+        store_of(demos / "lift.hdf5", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_file_of_demonstrations_is_refused(demos: Path, tmp_path: Path) -> None:
+    file = demos / "lift.hdf5"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(RoboAlignError, match=r"lift\.hdf5: expected a whole HDF5 file"):
+        store_of(file, tmp_path / "out")
 
 
 # -- real data ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from roboalign_core.episodes.readers.bair import BairReader
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Reader, Recording
 from roboalign_core.episodes.readers.bridge import BridgeReader
 from roboalign_core.episodes.readers.droid import DroidReader
+from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
 from roboalign_core.episodes.readers.metaworld import MetaworldReader
 from roboalign_core.episodes.readers.rt1 import Rt1Reader
@@ -17,6 +18,7 @@ READERS: tuple[Reader, ...] = (
     BairReader(),
     BridgeReader(),
     DroidReader(),
+    Hdf5Reader(),
     LanguageTableReader(),
     MetaworldReader(),
     Rt1Reader(),
