@@ -65,16 +65,6 @@ class CodeGroups:
             codes = codes * size + part
         return codes
 
-    def digits(self, group: int) -> Tensor:
-        """FSQ levels of the parts of a group, counted from 0, (size, channels) float."""
-        levels = torch.tensor(self.levels[group])
-        return (torch.arange(self.sizes[group])[:, None] // self.steps(group) % levels).float()
-
-    def steps(self, group: int) -> Tensor:
-        """What a level more of each channel of a group adds to a part, (channels,)."""
-        levels = self.levels[group]
-        return torch.tensor([math.prod(levels[:channel]) for channel in range(len(levels))])
-
     def spread(self, factors: Sequence[Tensor]) -> Tensor:
         """A vector for each part, (size, dim) of each group, → for each code the sum of its parts' (codes, dim)."""
         table = factors[0]
@@ -133,9 +123,11 @@ class CodeLogits:
         pulling at it.
         """
         picked = []
-        for group, part in enumerate(self.parts):
-            mean = (part.float() * sharpness).softmax(-1) @ self.groups.digits(group).to(part.device)
-            picked.append((mean.round().long() * self.groups.steps(group).to(part.device)).sum(-1))
+        for levels, part in zip(self.groups.levels, self.parts, strict=True):
+            channels = CodeGroups.of(levels, [1] * len(levels))
+            digits = torch.stack(channels.split(torch.arange(part.shape[-1], device=part.device)), dim=-1)
+            mean = (part.float() * sharpness).softmax(-1) @ digits.float()
+            picked.append(channels.join(mean.round().long().unbind(-1)))
         return self.groups.join(picked)
 
     def sample(self, temperature: float, generator: torch.Generator | None = None) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from roboalign_core.episodes.readers.base import MOST_BYTES
 from roboalign_core.errors import RoboAlignError
 
-_MOST_BYTES = 4 << 30  # of one array, unpacked
 _SUFFIX = ".npy"
 
 
@@ -77,8 +77,8 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, form: ArrayForm, leng
     if not fits or dtype != np.dtype(form.dtype):
         wanted = ArrayForm(expected, form.dtype)
         raise RoboAlignError(f"{path}: {name}: expected {wanted}, found {shape} {dtype}")
-    if max(entry.file_size, int(np.prod(shape, dtype=np.float64)) * dtype.itemsize) > _MOST_BYTES:
-        raise RoboAlignError(f"{path}: {name}: expected at most {_MOST_BYTES} bytes, found {shape} {dtype}")
+    if max(entry.file_size, int(np.prod(shape, dtype=np.float64)) * dtype.itemsize) > MOST_BYTES:
+        raise RoboAlignError(f"{path}: {name}: expected at most {MOST_BYTES} bytes, found {shape} {dtype}")
     lengths.update({n: found for n, found in zip(form.shape, shape, strict=True) if isinstance(n, str)})
     with archive.open(entry) as stream:
         array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)

@@ -10,6 +10,9 @@ from typing import Protocol
 
 from roboalign_core.episodes.episode import Episode
 
+MOST_BYTES = 4 << 30
+"""Of one array of a foreign file, unpacked: what claims to be larger is refused."""
+
 
 class ActionKind(str, Enum):
     """What the number in an action column is."""

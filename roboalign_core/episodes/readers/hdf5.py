@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roboalign_core.episodes.episode import Episode
-from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.base import MOST_BYTES, ActionColumn, ActionKind, ActionMeaning, Recording
 from roboalign_core.errors import RoboAlignError, require
 
 FPS = 20.0  # robosuite's usual control rate, where the file does not say
 SUFFIXES = (".hdf5", ".h5")
 _CAMERA = re.compile(r"(.+)_(image|rgb)")
 _UPSIDE_DOWN = "rgb"
-_MOST_BYTES = 4 << 30  # of one array, unpacked
 
 _ACTION = ActionMeaning(
     (
@@ -122,10 +121,10 @@ def _array(file: Path, content: Any, name: str, shape: tuple[int | None, ...], *
     if array.external is not None or array.is_virtual:
         raise RoboAlignError(f"{file}: {name}: expected an array in the file itself, found a reference to others")
     fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.str[1:] not in kinds or array.size * array.dtype.itemsize > _MOST_BYTES:
+    if not fits or array.dtype.str[1:] not in kinds or array.size * array.dtype.itemsize > MOST_BYTES:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise RoboAlignError(
-            f"{file}: {name}: expected ({wanted}) {' or '.join(kinds)}, at most {_MOST_BYTES} bytes, found "
+            f"{file}: {name}: expected ({wanted}) {' or '.join(kinds)}, at most {MOST_BYTES} bytes, found "
             f"{array.shape} {array.dtype.str[1:]}"
         )
     found: NDArray[Any] = array[()]
