@@ -60,7 +60,7 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
 
     Returns:
         episodes, frames, cameras, skipped (numbers); frame_psnr_db, decoded against source frames, over a sample;
-        under "detail" the stores, what was skipped and why, and the meaning of the action columns.
+        under "detail" the stores with the meaning of their action columns, and what was skipped and why.
 
     Raises:
         RoboAlignError: the source is not understood, an episode is damaged, or ``out`` is there already.
@@ -72,10 +72,10 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
         raise RoboAlignError(f"{source}: expected recordings of {config.camera or 'any camera'}, found none")
     skipped: dict[str, str] = {}
     with _folder_made_whole(out) as folder:
-        sinks = _Sinks(folder, reader.action, config)
+        sinks = _Sinks(folder, config)
         for recording in track(recordings, description="converting", transient=True):
             try:
-                sinks.add(_resized(_load(recording), size))
+                sinks.add(_resized(_load(recording), size), recording.action)
             except RoboAlignError as error:
                 if not config.skip_bad:
                     raise
@@ -91,7 +91,6 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
             "format": reader.name,
             "stores": {str(out / name): sink.summary() for name, sink in stores.items()},
             "skipped": skipped,
-            "action": dict(zip(reader.action.names, reader.action.units, strict=True)),
         },
     }
 
@@ -137,26 +136,30 @@ class _Sink:
             "size": [spec.height, spec.width],
             "fps": spec.fps,
             "frame_psnr_db": _psnr(np.array(self.errors)),
+            "action": dict(zip(spec.action_names, spec.action_units, strict=True)),
         }
 
 
 class _Sinks:
     """One sink for each combination of camera, size and rate."""
 
-    def __init__(self, folder: Path, action: ActionMeaning, config: ConvertConfig) -> None:
+    def __init__(self, folder: Path, config: ConvertConfig) -> None:
         self._folder = folder
-        self._action = action
         self._config = config
         self._sinks: dict[tuple[str, float, int, int], _Sink] = {}
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: Episode, action: ActionMeaning) -> None:
         height, width = episode.frames.shape[1:3]
         key = (episode.camera, episode.fps, height, width)
         if key not in self._sinks:
-            spec = StoreSpec.like(
-                episode, self._action.names, self._action.units, self._config.crf, self._config.lossless
-            )
+            spec = StoreSpec.like(episode, action.names, action.units, self._config.crf, self._config.lossless)
             self._sinks[key] = _Sink(EpisodeStore.create(self._folder / f"store-{len(self._sinks)}", spec))
+        spec = self._sinks[key].spec
+        if (spec.action_names, spec.action_units) != (action.names, action.units):
+            raise RoboAlignError(
+                f"convert: expected actions {', '.join(spec.action_names)} in all of the source, found "
+                f"{', '.join(action.names)}: bring differing recordings into stores of their own"
+            )
         self._sinks[key].add(episode)
 
     def finish(self) -> dict[str, _Sink]:

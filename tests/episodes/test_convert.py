@@ -8,7 +8,7 @@ import pytest
 
 from roboalign_core.episodes import EpisodeStore, video
 from roboalign_core.episodes.convert import VERB, ConvertConfig
-from roboalign_core.episodes.readers import READERS, choose_reader
+from roboalign_core.episodes.readers import ActionColumn, ActionKind, ActionMeaning, choose_reader
 from roboalign_core.episodes.readers.droid import deltas
 from roboalign_core.episodes.video import VideoCodec
 from roboalign_core.errors import RoboAlignError
@@ -246,9 +246,10 @@ def test_sources_that_do_not_exist_or_are_not_understood_are_refused(tmp_path):
         choose_reader(tmp_path / "empty")
 
 
-def test_every_reader_names_each_of_its_columns_once():
-    for reader in READERS:
-        assert len(set(reader.action.names)) == len(reader.action.names)
+def test_a_meaning_names_each_of_its_columns_once():
+    column = ActionColumn("x", "m", ActionKind.DELTA)
+    with pytest.raises(RoboAlignError, match="expected each name once, found x, x"):
+        ActionMeaning((column, column))
 
 
 # Real data.

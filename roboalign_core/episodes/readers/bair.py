@@ -38,7 +38,6 @@ class BairReader:
     """Reads folders of archives, also in folders below; every camera is an episode of its own."""
 
     name: str = "bair"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is an archive with both cameras and actions."""
@@ -48,7 +47,7 @@ class BairReader:
         """Two recordings for each archive."""
         for file in sorted(path.rglob("*.npz")):
             for key, camera in CAMERAS.items():
-                yield Recording(f"{file}: {key}", camera, partial(self._read, file, key))
+                yield Recording(f"{file}: {key}", camera, _ACTION, partial(self._read, file, key))
 
     def _read(self, file: Path, key: str) -> Episode:
         width = len(_ACTION.columns)

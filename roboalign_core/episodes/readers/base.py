@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from roboalign_core.episodes.episode import Episode
+from roboalign_core.errors import RoboAlignError
 
 MOST_BYTES = 4 << 30
 """Of one array of a foreign file, unpacked: what claims to be larger is refused."""
@@ -38,9 +39,17 @@ class ActionColumn:
 
 @dataclass(frozen=True)
 class ActionMeaning:
-    """What the columns of the actions mean."""
+    """What the columns of the actions mean.
+
+    Raises:
+        RoboAlignError: two columns have one name.
+    """
 
     columns: tuple[ActionColumn, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise RoboAlignError(f"action columns: expected each name once, found {', '.join(self.names)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,11 +69,13 @@ class Recording:
     Attributes:
         name: where it lies, for messages.
         camera: the name of its camera.
+        action: what the columns of its actions mean.
         load: reads it; raises RoboAlignError if it is damaged or contradicts itself.
     """
 
     name: str
     camera: str
+    action: ActionMeaning
     load: Callable[[], Episode]
 
 
@@ -74,10 +85,6 @@ class Reader(Protocol):
     @property
     def name(self) -> str:
         """The word for ``format=``, and the ``source`` of the episodes."""
-
-    @property
-    def action(self) -> ActionMeaning:
-        """What the columns of ``Episode.actions`` mean."""
 
     def detect(self, path: Path) -> bool:
         """Whether ``path`` holds this format; looks at names only."""

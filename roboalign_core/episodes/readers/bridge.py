@@ -39,7 +39,6 @@ class BridgeReader:
     """Reads folders of pairs ``N.mp4`` and ``N.npz``, also in folders below. There are no instructions."""
 
     name: str = "bridge"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is at least one pair."""
@@ -49,7 +48,7 @@ class BridgeReader:
         """One recording for each name; a file without its partner is a damaged one."""
         stems = {file.with_suffix("") for suffix in ("npz", "mp4") for file in path.rglob(f"*.{suffix}")}
         for stem in sorted(stems):
-            yield Recording(str(stem), CAMERA, partial(self._read, stem))
+            yield Recording(str(stem), CAMERA, _ACTION, partial(self._read, stem))
 
     def _read(self, stem: Path) -> Episode:
         width = len(_ACTION.columns)

@@ -43,7 +43,6 @@ class DroidReader:
     """Reads folders with ``annotation.json``, also in folders below; every camera is an episode of its own."""
 
     name: str = "droid"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is at least one annotation with a video beside it."""
@@ -57,7 +56,7 @@ class DroidReader:
             for file, camera in CAMERAS.items():
                 video = annotation.parent / file
                 if video.is_file():
-                    yield Recording(str(video), camera, partial(self._read, annotation, video, camera))
+                    yield Recording(str(video), camera, _ACTION, partial(self._read, annotation, video, camera))
 
     def _read(self, annotation: Path, video: Path, camera: str) -> Episode:
         content = read_json(annotation)

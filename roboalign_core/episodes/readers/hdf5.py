@@ -42,7 +42,6 @@ class Hdf5Reader:
     """Reads files, or folders of them; every camera is an episode of its own."""
 
     name: str = "hdf5"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is a file with the suffix."""
@@ -56,7 +55,7 @@ class Hdf5Reader:
             for demo, key in found:
                 camera = _CAMERA.fullmatch(key)
                 name = camera[1] if camera else key
-                yield Recording(f"{file}: {demo}/obs/{key}", name, partial(self._read, file, demo, key, name))
+                yield Recording(f"{file}: {demo}/obs/{key}", name, _ACTION, partial(self._read, file, demo, key, name))
 
     def _read(self, file: Path, demo: str, key: str, camera: str) -> Episode:
         with _opened(file) as content:

@@ -32,7 +32,6 @@ class LanguageTableReader:
     """Reads folders of annotations and videos, also in folders below."""
 
     name: str = "language_table"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is an annotation with a video of its name."""
@@ -42,7 +41,7 @@ class LanguageTableReader:
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each annotation."""
         for file in sorted(_annotations(path)):
-            yield Recording(str(file), CAMERA, partial(self._read, path, file))
+            yield Recording(str(file), CAMERA, _ACTION, partial(self._read, path, file))
 
     def _read(self, root: Path, file: Path) -> Episode:
         content = read_json(file)

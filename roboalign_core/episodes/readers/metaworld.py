@@ -40,7 +40,6 @@ class MetaworldReader:
     """Reads folders of archives, also in folders below. The instruction is the task's name in words."""
 
     name: str = "metaworld"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is an archive with observations, actions and rewards."""
@@ -49,7 +48,7 @@ class MetaworldReader:
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each archive."""
         for file in sorted(path.rglob("*.npz")):
-            yield Recording(str(file), CAMERA, partial(self._read, file))
+            yield Recording(str(file), CAMERA, _ACTION, partial(self._read, file))
 
     def _read(self, file: Path) -> Episode:
         arrays = read_arrays(file, _FORMS)

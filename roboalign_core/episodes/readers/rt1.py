@@ -29,7 +29,6 @@ class Rt1Reader:
     """Reads folders of archives, also in folders below."""
 
     name: str = "rt1"
-    action: ActionMeaning = _ACTION
 
     def detect(self, path: Path) -> bool:
         """Whether there is an archive with images and nothing else."""
@@ -38,7 +37,7 @@ class Rt1Reader:
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each archive."""
         for file in sorted(path.rglob("*.npz")):
-            yield Recording(str(file), CAMERA, partial(self._read, file))
+            yield Recording(str(file), CAMERA, _ACTION, partial(self._read, file))
 
     def _read(self, file: Path) -> Episode:
         frames = read_arrays(file, _FORMS)["image"]
