@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 from roboalign_core.errors import RoboAlignError
 
 if TYPE_CHECKING:
+    from roboalign_core.benchmark import Benchmark
     from roboalign_core.episodes import Episode, EpisodeStore
     from roboalign_core.planning import CEMConfig, CEMPlanner
     from roboalign_core.reward import ProgressModel
+    from roboalign_core.rubric import DIMENSIONS, Scores
     from roboalign_core.world_model import WorldModel
 
 _HOMES = {
+    "Benchmark": "roboalign_core.benchmark",
+    "DIMENSIONS": "roboalign_core.rubric",
+    "Scores": "roboalign_core.rubric",
     "Episode": "roboalign_core.episodes",
     "EpisodeStore": "roboalign_core.episodes",
     "WorldModel": "roboalign_core.world_model",
@@ -21,7 +26,19 @@ _HOMES = {
     "CEMConfig": "roboalign_core.planning",
 }
 
-__all__ = ["CEMConfig", "CEMPlanner", "Episode", "EpisodeStore", "ProgressModel", "RoboAlignError", "WorldModel"]
+__all__ = [
+    "DIMENSIONS",
+    "Benchmark",
+    "CEMConfig",
+    "CEMPlanner",
+    "Episode",
+    "EpisodeStore",
+    "ProgressModel",
+    "RoboAlignError",
+    "Scores",
+    "WorldModel",
+    "",
+]
 
 
 def __getattr__(name: str) -> Any:

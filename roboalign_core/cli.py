@@ -26,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0
     try:
-        verb = load_verb(arguments[0])
-        if any(argument in ("-h", "--help") for argument in arguments[1:]):
-            print(f"roboalign {verb.name}: {verb.help}\n\n{(config_dir() / f'{verb.name}.yaml').read_text()}")
+        name, rest = split_command(arguments)
+        verb = load_verb(name)
+        if any(argument in ("-h", "--help") for argument in rest):
+            print(f"roboalign {verb.name}: {verb.help}\n\n{(config_dir() / verb.yaml).read_text()}")
             return 0
-        config = compose(verb, arguments[1:])
+        config = compose(verb, rest)
         results = {**verb.run(config), **provenance(arguments, config)}
         out = getattr(config, "out", None)
         if out:
@@ -45,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def split_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The name of the command, of one or two words, and what follows it."""
+    groups = {point.name.split(".")[0] for point in entry_points(group=GROUP) if "." in point.name}
+    words = 2 if arguments[0] in groups and len(arguments) > 1 else 1
+    return ".".join(arguments[:words]), arguments[words:]
+
+
 def load_verb(name: str) -> Verb:
     """The verb by that name, from whichever installed package brings it.
 
@@ -54,7 +62,8 @@ def load_verb(name: str) -> Verb:
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         hint = "; it comes with the ROS 2 nodes: run `make venv`" if name == "demo" else ""
-        raise RoboAlignError(f"command {name!r}: expected one of {', '.join(sorted(found))}{hint}")
+        known = ", ".join(sorted(found)).replace(".", " ")
+        raise RoboAlignError(f"command {name.replace('.', ' ')!r}: expected one of {known}{hint}")
     try:
         verb: Verb = found[name].load()
     except ImportError as error:
@@ -80,7 +89,7 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
     try:
         with initialize_config_dir(version_base=None, config_dir=str(config_dir())):
-            composed = hydra_compose(config_name=verb.name, overrides=overrides)
+            composed = hydra_compose(config_name=verb.yaml.removesuffix(".yaml"), overrides=overrides)
         merged = OmegaConf.merge(OmegaConf.structured(verb.config), composed)
         if plain and verb.positional:
             OmegaConf.update(merged, verb.positional, plain[0])
@@ -174,10 +183,11 @@ def _show(verb: Verb, results: Mapping[str, Any]) -> None:
 def _usage() -> str:
     lines = ["usage: roboalign VERB [key=value ...]   (roboalign VERB --help shows its settings)", ""]
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        name = point.name.replace(".", " ")
         try:
-            lines.append(f"  {point.name:10} {point.load().help}")
+            lines.append(f"  {name:18} {point.load().help}")
         except ImportError as error:
-            lines.append(f"  {point.name:10} not available: {error}")
+            lines.append(f"  {name:18} not available: {error}")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ class Verb:
     """One command: ``roboalign <name> [key=value ...]``.
 
     Attributes:
-        name: the word on the command line; its yaml node is ``configs/<name>.yaml``.
+        name: the one or two words on the command line; an entry point has a dot between two.
         help: one line.
         config: the dataclass that the yaml node and the overrides fill.
         run: takes an instance of ``config`` and returns a flat mapping of results.
@@ -24,3 +24,8 @@ class Verb:
     config: type
     run: Callable[[Any], Mapping[str, Any]]
     positional: str | None = None
+
+    @property
+    def yaml(self) -> str:
+        """The name of its node below ``configs/``."""
+        return f"{self.name.replace(' ', '_')}.yaml"

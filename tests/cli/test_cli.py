@@ -61,6 +61,16 @@ class Point:
         return Verb("toy", "a command for tests", ToyConfig, self.run, positional="src")
 
 
+class TwoWords:
+    name = "play.toy"
+
+    def __init__(self, run: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.run = run
+
+    def load(self) -> Verb:
+        return Verb("play toy", "a command of two words", ToyConfig, self.run, positional="src")
+
+
 class Absent:
     name = "absent"
 
@@ -85,8 +95,9 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Callable[[Any], Ma
     configs = tmp_path / "configs"
     configs.mkdir(exist_ok=True)
     (configs / "toy.yaml").write_text(YAML)
+    (configs / "play_toy.yaml").write_text(YAML)
     monkeypatch.setattr(cli, "config_dir", lambda: configs)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [Point(run), Absent()])
+    monkeypatch.setattr(cli, "entry_points", lambda group: [Point(run), TwoWords(run), Absent()])
     monkeypatch.chdir(tmp_path)
 
 
@@ -112,6 +123,16 @@ def test_usage_lists_the_commands(
     assert "toy" in shown
     assert "a command for tests" in shown
     assert "not available: No module named 'simulator'" in shown
+
+
+def test_a_command_may_have_two_words(toy: list[ToyConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["play", "toy", "here", "count=5"]) == 0
+    assert (toy[0].src, toy[0].count) == ("here", 5)
+    capsys.readouterr()
+    assert cli.main(["play", "toy", "--help"]) == 0
+    assert YAML in capsys.readouterr().out
+    assert cli.main(["play"]) == 2
+    assert "command 'play': expected one of absent, play toy, toy" in error_line(capsys)
 
 
 def test_help_of_a_command_is_its_configuration(toy: list[ToyConfig], capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +184,7 @@ def test_results_do_not_depend_on_git(toy: list[ToyConfig], tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], "command 'dance': expected one of absent, toy"),
+        (["dance"], "command 'dance': expected one of absent, play toy, toy"),
         (["absent"], "command 'absent': could not be loaded: No module named 'simulator'; see `roboalign doctor`"),
         (["toy"], "expected a value for src, found none"),
         (["toy", "x", "colour=red"], "configuration: colour: there is no such setting"),

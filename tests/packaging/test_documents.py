@@ -27,8 +27,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_readme_lists_the_commands_that_exist() -> None:
     section = README.read_text(encoding="utf-8").split("## Commands")[1].split("\n## ")[0]
-    listed = set(re.findall(r"^\| `(\w+)", section, flags=re.MULTILINE))
-    assert listed == {point.name for point in entry_points(group="roboalign.verbs")}
+    listed = set(re.findall(r"^\| `([a-z_]+(?: [a-z_]+)?)", section, flags=re.MULTILINE))
+    assert listed == {point.name.replace(".", " ") for point in entry_points(group="roboalign.verbs")}
 
 
 def test_make_help_lists_the_targets() -> None:

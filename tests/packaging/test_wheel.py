@@ -107,8 +107,8 @@ def test_every_command_loads_and_has_a_configuration() -> None:
     for point in points:
         verb = point.load()
         assert isinstance(verb, Verb)
-        assert verb.name == point.name
-        assert (configs.config_dir() / f"{verb.name}.yaml").is_file()
+        assert verb.name.replace(" ", ".") == point.name
+        assert (configs.config_dir() / verb.yaml).is_file()
 
 
 def test_every_study_loads_and_has_a_configuration() -> None:
