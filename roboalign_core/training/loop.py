@@ -92,6 +92,8 @@ class Trainer:
     in a run folder.
     """
 
+    shown = True  # whether there is a progress bar
+
     def __init__(self, stage: Stage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
         self.stage, self.config, self.run = stage, config, run
         self.checkpoints = Checkpoints(run / CHECKPOINTS)
@@ -117,7 +119,7 @@ class Trainer:
         writer = SummaryWriter(self.run / "tensorboard", purge_step=self.step)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.stage.module.train()
-        with Progress(*columns, refresh_per_second=2) as progress:
+        with Progress(*columns, refresh_per_second=2, disable=not self.shown) as progress:
             task = progress.add_task(type(self.stage).__name__, total=self.config.steps, completed=self.step)
             while self._fraction() < 1:
                 began = time.perf_counter()

@@ -20,7 +20,10 @@ from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
+from roboalign_core.training.judge import JudgeStage, JudgeStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer
+from roboalign_core.training.pairs import PairData
+from roboalign_core.training.parallel import Replica
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
 from roboalign_core.training.state import STATE, StateRange
@@ -54,7 +57,7 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        data: folders of episode stores.
+        data: folders of episode stores; of benchmarks for ``judge``.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
             ``decoder`` and ``progress``.
@@ -78,7 +81,8 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     loop = asdict(config.loop)
     find_device(config.loop.device)
     torch.manual_seed(config.loop.seed)
-    data = TrainingData(config.data, _frame_size(config))
+    on_pairs = name in ON_PAIRS
+    data = PairData(config.data) if on_pairs else TrainingData(config.data, _frame_size(config))
     stage = build(config, settings, data)
     kept = {key: value for key, value in asdict(settings).items() if key != "cache"}  # where it lies changes nothing
     identity = {
@@ -89,7 +93,8 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
         "data": data.identity,
         "world_model": config.world_model,
     }
-    figures = Trainer(stage, config.loop, Path(config.out), identity).train()
+    trainer = Replica if getattr(stage, "replica", False) else Trainer
+    figures = trainer(stage, config.loop, Path(config.out), identity).train()
     return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
 
 
@@ -210,18 +215,31 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
     return ProbeStage(settings, data.size, data, config.loop.seed, config.loop.device)
 
 
+def _judge(config: TrainConfig, settings: JudgeStageConfig, data: PairData) -> Stage:
+    if config.world_model:
+        raise RoboAlignError(f"world_model: expected nothing, a judge sees videos alone, found {config.world_model!r}")
+    if config.loop.optimizer != "adamw":
+        raise RoboAlignError(f"loop.optimizer: expected adamw for a LoRA adapter, found {config.loop.optimizer!r}")
+    stage = JudgeStage(settings, data, config.loop.seed, config.loop.device)
+    if config.loop.minutes and stage.processes.count > 1:
+        raise RoboAlignError("loop.minutes: expected 0 with several processes, whose clocks differ, found a limit")
+    return stage
+
+
 def _needed(config: TrainConfig, what: str) -> Path:
     if not config.world_model:
         raise RoboAlignError(f"world_model: expected {what}, found nothing; set world_model=FOLDER")
     return resolve_model(config.world_model)
 
 
-STAGES: dict[str, tuple[Callable[[TrainConfig, Any, TrainingData], Stage], type]] = {
+STAGES: dict[str, tuple[Callable[[TrainConfig, Any, Any], Stage], type]] = {
     "tokenizer": (_tokenizer, TokenizerStageConfig),
     "dynamics": (_dynamics, DynamicsStageConfig),
     "decoder": (_decoder, DecoderStageConfig),
     "progress": (_progress, ProgressStageConfig),
     "probe": (_probe, ProbeStageConfig),
+    "judge": (_judge, JudgeStageConfig),
 }
+ON_PAIRS = ("judge",)  # stages whose data are benchmarks; those of the others are episode stores
 
 VERB = Verb("train", "train one stage of a model; resumes by itself", TrainConfig, train)
