@@ -55,6 +55,7 @@ def changed(**values: object) -> str:
         json.dumps({"reasoning": "It moves."} | {d.title: s for d, s in zip(DIMENSIONS, SCORES, strict=True)}),
         TEXT.replace('"instruction_following": 3', '"instruction_following": 3.0'),
         "x" * 100_000 + TEXT,
+        TEXT + "\n" * LOOKED_AT,
     ],
 )
 def test_what_models_send(text: str) -> None:
@@ -100,7 +101,7 @@ def test_in_between_scores_and_silence() -> None:
         (changed(instruction_following="two"), "expected a number from 0 to 3, found 'two'"),
         (changed(instruction_following="5/3"), "expected 0 to 3, found 5"),
         (changed(instruction_following="x" * 500), "found 'xxx.* .* xxx"),
-        (TEXT + " " * LOOKED_AT, "found none in"),
+        (TEXT + "x" * LOOKED_AT, "found none in"),
     ],
 )
 def test_what_gives_no_scores(text: str, message: str) -> None:
@@ -111,33 +112,9 @@ def test_what_gives_no_scores(text: str, message: str) -> None:
 
 PIECES = st.sampled_from(
     [
-        TEXT,
-        OTHER,
-        TEXT[:-1],
-        repr(GOOD),
-        "<think>",
-        "</think>",
-        "```",
-        "```json",
-        "{",
-        "}",
-        '"',
-        "'",
-        "[",
-        "]",
-        ",",
-        ":",
-    ]
-    + [
-        "NaN",
-        "\\",
-        "\n",
-        "instruction_following",
-        '"instruction_following": 2',
-        "{'a': (1, 2)}",
-        "1e999",
-        "\ud800",
-        "é",
+        *(TEXT, OTHER, TEXT[:-1], repr(GOOD), "<think>", "</think>", "```", "```json", "{", "}", '"', "'", "[", "]"),
+        *(",", ":", "NaN", "\\", "\n", "instruction_following", '"instruction_following": 2', "{'a': (1, 2)}", "1e999"),
+        *("\ud800", "é"),
     ]
 )
 VALUES = st.recursive(
@@ -156,7 +133,8 @@ def scores_or_one_error(text: str) -> None:
     try:
         found = parse_reply(text)
     except ReplyError as error:
-        assert str(error).startswith("reply: ")
+        if not str(error).startswith("reply: "):
+            raise
         return
     assert tuple(found.scores) == KEYS
     raw = np.array(list(found.scores.values()))
@@ -169,9 +147,9 @@ def test_any_text_gives_scores_or_one_error(text: str) -> None:
     scores_or_one_error(text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.sampled_from([*KEYS, "reasoning", "scores", "Contact Realism"]), VALUES))
-@example(dict.fromkeys(KEYS, {"score": math.nan}))
+@example({key: {"score": math.nan} for key in KEYS})
 def test_any_object_gives_scores_or_one_error(value: dict[str, object]) -> None:
     scores_or_one_error(json.dumps(value))
     scores_or_one_error(repr(value))
@@ -197,7 +175,7 @@ def test_target_replies_say_what_they_are_made_from(scores: tuple[float, ...], t
 
 
 def test_targets_out_of_range_are_refused() -> None:
-    with pytest.raises(ReplyError, match="contact_realism: expected 0 to 1, found 1.3"):
+    with pytest.raises(ReplyError, match=r"contact_realism: expected 0 to 1, found 1\.3"):
         target_reply((3, 2, 1, 1, 1.3, 2), False)
 
 
