@@ -159,7 +159,11 @@ def _message(reply: Mapping[str, Any]) -> str | None:
     thought = next((message[key] for key in ("reasoning_content", "reasoning") if message.get(key)), None)
     if not isinstance(content, str) and not isinstance(thought, str):
         return None
-    return (f"<think>{thought}</think>\n" if isinstance(thought, str) else "") + (content or "")
+    if isinstance(thought, str):
+        return f"<think>{thought}</think>\n{content or ''}"
+    if choices[0].get("finish_reason") == "length" and "</think>" not in content:
+        return f"<think>{content}"  # cut off: what was said so far may all be thought
+    return str(content)
 
 
 def _excerpt(content: bytes) -> str:

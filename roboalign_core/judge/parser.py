@@ -50,7 +50,9 @@ def parse_reply(text: str) -> Reply:
         ReplyError: there is no such object, or one of its scores is not a number in the range of its scale.
     """
     said, open_thought = _without_thoughts(text)
-    found = [entry for entry, _ in _objects(said.rstrip()[-LOOKED_AT:])] or _at_the_end(open_thought.rstrip()[-LOOKED_AT:])
+    found = [entry for entry, _ in _objects(said.rstrip()[-LOOKED_AT:])] or _at_the_end(
+        open_thought.rstrip()[-LOOKED_AT:]
+    )
     complete = [entry for entry in found if set(KEYS) <= entry.keys()]
     if not complete:
         what = _what(found, text, open_thought)
