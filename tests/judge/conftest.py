@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,17 @@ HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)  # for judge_support and chat_server
 
 from chat_server import ChatServer, completion, serve  # noqa: E402
-from judge_support import SPECIAL, TEMPLATE, reply, tiny_tokenizer, toy_episode, toy_pair, toy_video  # noqa: E402
+from judge_support import (  # noqa: E402
+    ADAPTER_STEPS,
+    SHOWN,
+    SPECIAL,
+    TEMPLATE,
+    reply,
+    tiny_tokenizer,
+    toy_episode,
+    toy_pair,
+    toy_video,
+)
 
 declare_missing_ops()  # transformers imports torchvision where it is installed
 
@@ -117,4 +128,42 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(benchmark_folder: Path, tiny_model: Path) -> Callable[..., Any]:
+    """A small run of ``train stage=judge``: ``settings(out, steps=…, loop={…}, stage_changes…)``."""
+    from roboalign_core.training.loop import LoopConfig
+    from roboalign_core.training.verb import TrainConfig
+
+    def make(out: Path, steps: int = 4, loop: dict[str, Any] | None = None, **changes: Any) -> Any:
+        stage = {
+            "name": "judge",
+            "base": str(tiny_model),
+            "batch": 2,
+            "rank": 8,
+            "alpha": 16,
+            "shown": {"frames": SHOWN.frames, "side": SHOWN.side},
+            **changes,
+        }
+        schedule = {"warmup": 3, "lr": 1e-2, "checkpoint_every": 2, "log_every": 1, **(loop or {})}
+        return TrainConfig(
+            data=[str(benchmark_folder)], out=str(out), stage=stage, loop=LoopConfig(steps=steps, **schedule)
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(settings: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished one, whose adapter knows dark from bright."""
+    pytest.importorskip("peft", reason="the extra judge is not installed")
+    from roboalign_core.training.verb import train
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    import torch
+
+    torch.set_num_threads(1)
+    train(settings(folder, ADAPTER_STEPS, {"checkpoint_every": 10}, dropout=0.0, checkpointing=False))
     return folder

@@ -14,8 +14,9 @@ from roboalign_core.judge.targets import target_reply
 from roboalign_core.rubric import HIGHEST, KEYS
 
 INSTRUCTION = "push the red cube left"
-SCORES = ((3.0, 2.0, 1.0, 1.0, 1.0, 2.0), (1.0, 0.0, 1.0, 0.0, 1.0, 1.0))
+SCORES = ((3.0, 2.0, 1.0, 1.0, 1.0, 2.0), (1.0, 0.0, 1.0, 0.0, 1.0, 0.0))
 SHOWN = PromptConfig(frames=3, side=16)
+ADAPTER_STEPS = 16  # enough to learn the two kinds of video by heart
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 SPECIAL += ("<|image_pad|>", "<|video_pad|>")
 TEMPLATE = (
