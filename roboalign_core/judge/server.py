@@ -83,7 +83,7 @@ class ServerJudge(ChatJudge):
         """
         if not config.model:
             raise RoboAlignError("judge: model: expected the model's name on the server, found nothing")
-        identity = {"server": config.url, "model": config.model, "images": config.images, "extra": config.extra}
+        identity = {"model": config.model, "images": config.images, "extra": config.extra}
         super().__init__(config.model, identity, config.sampling, config.shown, config.cache, config.progress)
         self.config, self.budget = config, Budget(config.budget)
 
