@@ -18,7 +18,7 @@ from rich.progress import track
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers import ActionMeaning, Recording, choose_reader
-from roboalign_core.episodes.resize import resize
+from roboalign_core.episodes.resize import frame_size, resize
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.episodes.video import VideoCodec
@@ -65,7 +65,7 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
     Raises:
         RoboAlignError: the source is not understood, an episode is damaged, or ``out`` is there already.
     """
-    source, out, size = Path(config.src), Path(config.out), _size(config.size)
+    source, out, size = Path(config.src), Path(config.out), frame_size(config.size)
     reader = choose_reader(source, config.format)
     recordings = [item for item in reader.recordings(source) if config.camera in (None, item.camera)]
     if not recordings:
@@ -210,14 +210,6 @@ def _load(recording: Recording) -> Episode:
         if recording.name in str(error):
             raise
         raise RoboAlignError(f"{recording.name}: {error}") from error
-
-
-def _size(size: Any) -> tuple[int, int] | None:
-    if size == "native":
-        return None
-    if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) and 0 < v < 65536 for v in size):
-        return size[0], size[1]
-    raise RoboAlignError(f"size: expected native or [height, width], found {size!r}")
 
 
 def _resized(episode: Episode, size: tuple[int, int] | None) -> Episode:
