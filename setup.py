@@ -32,6 +32,9 @@ EXTRAS = {
 
 VERBS = {
     "bench": "roboalign_core.benchmarks.verb:VERB",
+    "benchmark.build": "roboalign_core.benchmark.build:VERB",
+    "benchmark.stats": "roboalign_core.benchmark.datasheet:VERB",
+    "benchmark.verify": "roboalign_core.benchmark.verify:VERB",
     "bundle": "roboalign_core.training.bundle:VERB",
     "collect": "roboalign_sim.collect:VERB",
     "convert": "roboalign_core.episodes.convert:VERB",
