@@ -20,10 +20,10 @@ import numpy.typing as npt
 from rich.progress import track
 
 from roboalign_core.benchmark.benchmark import INFO, STORES, Benchmark, finish
-from roboalign_core.benchmark.degradations import MEANING, degrade
+from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.drafts import Draft, Drafter, SourcePool
 from roboalign_core.benchmark.generate import Generator, check_probe
-from roboalign_core.benchmark.pairs import Origin, Pair, read_pairs, write_pairs
+from roboalign_core.benchmark.pairs import Applied, Origin, Pair, read_pairs, write_pairs
 from roboalign_core.benchmark.recipe import BuildConfig, check
 from roboalign_core.benchmark.sources import Source, open_sources, split_of
 from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
@@ -122,7 +122,7 @@ class _Builder:
             self._next[pair.store] = max(self._next.get(pair.store, 0), pair.episode + 1)
             if pair.origin is Origin.RECORDED:
                 self._recorded.add((pair.store, pair.parent))
-            if pair.origin is not Origin.GENERATED and all(change.name in MEANING for change in pair.degradations):
+            if pair.origin is not Origin.GENERATED and _words_alone(pair.degradations):
                 self._whole[pair.store, pair.parent] = pair.episode
 
     def _make(self, numbers: range) -> list[Pair]:
@@ -161,15 +161,10 @@ class _Builder:
 
     def _scored(self, draft: Draft, imagined: Episode | None) -> tuple[Episode, Row]:
         """The video with the instruction it is judged by, and its scores."""
-        source, episode = self._sources[draft.source], draft.episode
-        if imagined is not None and source.oracle:
-            return imagined, source.oracle.score_imagined(imagined, imagined.instruction)
-        applied, pool = draft.applied, SourcePool(self._drafter, draft.source)
-        if source.oracle:  # other words for the same video: judged by the state, not by a rule
-            for meaning in [change for change in applied if change.name in MEANING]:
-                episode = degrade(episode, np.zeros(6, np.float32), [meaning], pool)[0]
-            applied = tuple(change for change in applied if change.name not in MEANING)
-        return degrade(episode, source.scores(episode, episode.instruction), applied, pool)
+        source = self._sources[draft.source]
+        if imagined is not None:
+            return imagined, source.scores_imagined(imagined)
+        return source.damaged(draft.episode, draft.applied, SourcePool(self._drafter, draft.source, draft.index))
 
     def _place(self, source: Source, parent: str, draft: Draft, episode: Episode, batch: _Batch) -> int:
         """The number of the video in its store; a video that is there already is not stored again."""
@@ -209,6 +204,11 @@ def _append_once(path: Path, spec: StoreSpec, before: int, videos: Sequence[Epis
         store.append(videos)
     elif len(store) != before + len(videos):
         raise RoboAlignError(f"{path}: expected {before} videos to go on from, found {len(store)}")
+
+
+def _words_alone(applied: Sequence[Applied]) -> bool:
+    """Whether the frames are as they were recorded."""
+    return all(DEGRADATIONS[change.name].family == "meaning" for change in applied)
 
 
 def _named(sources: Sequence[Source]) -> list[Source]:

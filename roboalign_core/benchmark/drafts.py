@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from roboalign_core.benchmark.degradations import DEGRADATIONS, MEANING
+from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.pairs import Applied, Origin
 from roboalign_core.benchmark.recipe import BuildConfig
 from roboalign_core.benchmark.sources import Source
@@ -43,17 +43,14 @@ class Draft:
 class SourcePool:
     """What degradations may draw from besides their episode (see ``degradations.Pool``)."""
 
-    def __init__(self, drafter: Drafter, source: int) -> None:
-        self._drafter, self._source = drafter, source
+    def __init__(self, drafter: Drafter, source: int, index: int) -> None:
+        self._drafter, self._source, self._index = drafter, source, index
 
     def donor(self, episode: Episode, rng: np.random.Generator) -> Episode:
         """Another episode of the same store."""
-        indices = self._drafter.usable[self._source]
-        for _ in range(_TRIES):
-            found = self._drafter.read(self._source, int(rng.choice(indices)))
-            if found.actions is not episode.actions:
-                return found
-        raise RoboAlignError(f"{self._drafter.sources[self._source].name}: expected another episode, found one alone")
+        others = self._drafter.usable[self._source]
+        others = others[others != self._index]
+        return self._drafter.read(self._source, int(rng.choice(others)))
 
     def instruction(self, episode: Episode, rng: np.random.Generator) -> str:
         """Another instruction that is known for the source."""
@@ -105,7 +102,7 @@ class Drafter:
                 return Draft(place, index, self.read(place, index), origin, model=model)
             if origin is Origin.DEGRADED:
                 episode = self.read(place, index)
-                applied, reasons = self._applied(rng, place, episode)
+                applied, reasons = self._applied(rng, place, index, episode)
                 if applied:
                     return Draft(place, index, episode, origin, applied)
         raise RoboAlignError(
@@ -113,7 +110,9 @@ class Drafter:
             + (f" ({reasons})" if reasons else "")
         )
 
-    def _applied(self, rng: np.random.Generator, source: int, episode: Episode) -> tuple[tuple[Applied, ...], str]:
+    def _applied(
+        self, rng: np.random.Generator, source: int, index: int, episode: Episode
+    ) -> tuple[tuple[Applied, ...], str]:
         count = 2 if rng.random() < self.config.combined else 1
         applied: list[Applied] = []
         low, high = self.config.strength
@@ -123,13 +122,19 @@ class Drafter:
             reason = self._reason_not(name, source, episode)
             if reason:
                 return (), f"{name}: {reason}"
-            if name not in [earlier.name for earlier in applied]:
-                applied.append(Applied(name, strength, seed))
+            if name in [earlier.name for earlier in applied]:
+                continue
+            applied.append(Applied(name, strength, seed))
+            if len(applied) < count:  # the next one has to fit what this one leaves
+                pool = SourcePool(self, source, index)
+                episode = DEGRADATIONS[name].apply(episode, strength, np.random.default_rng(seed), pool)
         return tuple(applied), ""
 
     def _reason_not(self, name: str, source: int, episode: Episode) -> str | None:
-        if name in MEANING and len(self.instructions[source]) < 2:
+        if DEGRADATIONS[name].family == "meaning" and len(self.instructions[source]) < 2:
             return "its source knows no other instruction"
+        if name == "foreign_segment" and len(self.usable[source]) < 2:
+            return "its store holds no other episode"
         return DEGRADATIONS[name].reason_not(episode)
 
     def _model(self, rng: np.random.Generator, source: Source) -> str | None:
@@ -154,8 +159,6 @@ class Drafter:
         return source.instructions or ((default,) if default else ())
 
     def _read(self, source: int, index: int) -> Episode:
-        from dataclasses import replace
-
         episode = self.sources[source].store[index]
         default = self.config.instructions.get(episode.source, "")
         return episode if episode.instruction else replace(episode, instruction=default)

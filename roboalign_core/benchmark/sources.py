@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.benchmark.oracles import StateOracle, load_oracle
-from roboalign_core.benchmark.pairs import Split
+from roboalign_core.benchmark.degradations import DEGRADATIONS, Pool, degrade, kept
+from roboalign_core.benchmark.oracles import READ, StateOracle, load_oracle
+from roboalign_core.benchmark.pairs import Applied, Split
 from roboalign_core.episodes import Episode, EpisodeStore, tables
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.held_out import STATE
 from roboalign_core.rubric import HIGHEST
 
 # A recorded episode without privileged state: real cameras see real physics, so only the task can be amiss. Where the
 # source says that the robot failed, how far it came is unknown: the right action, incomplete; not done.
 _FAILED = np.array([2, 0, 1, 1, 1, 2], np.float32)
+_NOTHING = np.zeros(len(HIGHEST), np.float32)
+_OUTCOME = 2  # the first two dimensions say what came of the task
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,37 @@ class Source:
             raise RoboAlignError(f"{self.store.path}: expected an oracle to judge {instruction!r}, found none")
         return _FAILED.copy() if episode.success is False else HIGHEST.copy()
 
+    def damaged(
+        self, episode: Episode, applied: Sequence[Applied], pool: Pool
+    ) -> tuple[Episode, npt.NDArray[np.float32]]:
+        """A recorded episode after degradations, and its scores (6,).
+
+        An oracle judges by the state what a rule can only guess: other words for the same video, and what a video that
+        was cut, stopped or turned back comes to. Where things in the picture were moved, the state is not what is seen.
+        """
+        if not self.oracle:
+            return degrade(episode, self.scores(episode, episode.instruction), applied, pool)
+        words, rest = _parted(applied, "meaning")
+        told = degrade(episode, _NOTHING, words, pool)[0]
+        seen, scores = degrade(told, self.scores(told, told.instruction), rest, pool)
+        time, others = _parted(rest, "temporal")
+        if time and all(DEGRADATIONS[change.name].family == "appearance" for change in others):
+            outcome = self.oracle.score(seen, seen.instruction)
+            for change in others:
+                outcome = kept(outcome, DEGRADATIONS[change.name].losses(change.strength))
+            scores[:_OUTCOME] = outcome[:_OUTCOME]
+        return seen, scores
+
+    def scores_imagined(self, episode: Episode) -> npt.NDArray[np.float32]:
+        """(6,) of an imagined episode whose state was read from its frames.
+
+        Raises:
+            RoboAlignError: there is no oracle to judge it.
+        """
+        if not self.oracle:
+            raise RoboAlignError(f"{self.store.path}: expected an oracle to judge imagined episodes, found none")
+        return self.oracle.score_states(episode.extras[STATE], episode.actions, episode.instruction, READ)
+
 
 def open_sources(folder: Path) -> list[Source]:
     """Open a store, or the stores one folder below (one for each camera).
@@ -97,6 +133,12 @@ def _store_paths(folder: Path) -> list[Path]:
     if not found:
         raise RoboAlignError(f"{folder}: expected an episode store, or stores in its folders, found none")
     return found
+
+
+def _parted(applied: Sequence[Applied], family: str) -> tuple[list[Applied], list[Applied]]:
+    """Degradations of a family, and the others."""
+    of_family = [change for change in applied if DEGRADATIONS[change.name].family == family]
+    return of_family, [change for change in applied if change not in of_family]
 
 
 def _fingerprints(store: EpisodeStore) -> list[str]:

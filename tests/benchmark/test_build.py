@@ -123,7 +123,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, stores: P
     out = tmp_path / "killed"
     for parts in (1, 5):
         process = subprocess.Popen([*command, str(out), str(stores)])
-        while process.poll() is None and len(list(out.glob("parts/*.parquet"))) < parts:
+        while process.poll() is None and len(list(out.glob("parts/0*.parquet"))) < parts:
             time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -164,13 +164,13 @@ def test_scores_without_an_oracle_follow_the_rules(tmp_path: Path, stores: Path)
 
 
 class ToyOracle:
-    """Knows that every toy episode pushes the cube right."""
+    """Knows that every toy episode pushes the cube right, once it has eight frames."""
 
     source = "toy"
     instructions = INSTRUCTIONS
 
     def score(self, episode: Episode, instruction: str) -> np.ndarray:
-        done = instruction == "push the cube right"
+        done = instruction == "push the cube right" and len(episode) >= 8
         return np.array([3 if done else 1, 2 if done else 0, 1, 1, 1, 2], np.float32)
 
 
@@ -187,6 +187,21 @@ def test_an_oracle_scores_other_words_for_the_same_video(
         if pair.origin is Origin.DEGRADED:
             assert pair.instruction != benchmark.episode(pair).instruction
     assert sum(len(benchmark.store(name)) for name in benchmark.info["stores"]) <= 2 * COUNT  # no video is kept twice
+
+
+def test_an_oracle_says_what_a_cut_video_comes_to(
+    tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "load_oracle", lambda source: ToyOracle())
+    only = {"degraded": 1.0}
+    weights = {"truncation": 1.0}
+    build.build(settings(stores, tmp_path / "out", pairs=40, origins=only, degradations=weights, strength=[0.05, 1.0]))
+    benchmark = Benchmark.open(tmp_path / "out")
+    lengths = {len(benchmark.episode(pair)) for pair in benchmark.pairs}
+    assert min(lengths) < 8 <= max(lengths)
+    for pair in benchmark.pairs:
+        done = pair.instruction == "push the cube right" and len(benchmark.episode(pair)) >= 8
+        assert pair.scores[:2] == ((3, 2) if done else (1, 0))
 
 
 def test_recordings_without_words_need_some(tmp_path: Path) -> None:
@@ -237,7 +252,7 @@ def test_something_else_in_the_folder_stays(tmp_path: Path, stores: Path) -> Non
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RoboAlignError, match=message):
-        check(settings(Path("stores"), Path("out"), **changes))
+        check(BuildConfig(**{"out": "out", "stores": ["store"], **changes}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
