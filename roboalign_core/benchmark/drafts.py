@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from roboalign_core.episodes import Episode
 from roboalign_core.errors import RoboAlignError
 
 _TRIES = 50  # draws after which a pair that cannot be had is given up
-_KEPT = 32  # decoded episodes that are kept: donors and checks ask for some of them again
+_KEPT_BYTES = 1 << 30  # of decoded episodes: recordings are asked for again and again
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Drafter:
         self._weights = np.array(weights) / sum(weights)
         self.usable = [self._with_instruction(source) for source in sources]
         self.instructions = [self._instructions(source) for source in sources]
-        self.read = lru_cache(_KEPT)(self._read)
+        self._kept: OrderedDict[tuple[int, int], Episode] = OrderedDict()
 
     def draw(self, number: int, recorded: set[tuple[str, str]]) -> Draft:
         """The draft of a pair.
@@ -158,10 +158,17 @@ class Drafter:
         default = self.config.instructions.get(source.store.spec.source)
         return source.instructions or ((default,) if default else ())
 
-    def _read(self, source: int, index: int) -> Episode:
-        episode = self.sources[source].store[index]
-        default = self.config.instructions.get(episode.source, "")
-        return episode if episode.instruction else replace(episode, instruction=default)
+    def read(self, source: int, index: int) -> Episode:
+        """A recording with its instruction, or with the one that its source is given."""
+        key = (source, index)
+        if key not in self._kept:
+            episode = self.sources[source].store[index]
+            default = self.config.instructions.get(episode.source, "")
+            self._kept[key] = episode if episode.instruction else replace(episode, instruction=default)
+            while len(self._kept) > 1 and sum(kept.frames.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 def _choice(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
