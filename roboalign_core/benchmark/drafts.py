@@ -144,7 +144,7 @@ class Drafter:
         return str(rng.choice(fitting)) if fitting else None
 
     def _with_instruction(self, source: Source) -> np.ndarray:
-        default = self.config.instructions.get(source.store.spec.source)
+        default = (self.config.instructions or {}).get(source.store.spec.source)
         found = [index for index, text in enumerate(source.store.instructions) if text or default]
         if not found:
             kind = source.store.spec.source
@@ -155,7 +155,7 @@ class Drafter:
         return np.array(found)
 
     def _instructions(self, source: Source) -> tuple[str, ...]:
-        default = self.config.instructions.get(source.store.spec.source)
+        default = (self.config.instructions or {}).get(source.store.spec.source)
         return source.instructions or ((default,) if default else ())
 
     def read(self, source: int, index: int) -> Episode:
@@ -163,7 +163,7 @@ class Drafter:
         key = (source, index)
         if key not in self._kept:
             episode = self.sources[source].store[index]
-            default = self.config.instructions.get(episode.source, "")
+            default = (self.config.instructions or {}).get(episode.source, "")
             self._kept[key] = episode if episode.instruction else replace(episode, instruction=default)
             while len(self._kept) > 1 and sum(kept.frames.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
                 self._kept.popitem(last=False)
