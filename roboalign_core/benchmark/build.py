@@ -22,7 +22,7 @@ from rich.progress import track
 from roboalign_core.benchmark.benchmark import INFO, STORES, Benchmark, finish
 from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.drafts import Draft, Drafter, SourcePool
-from roboalign_core.benchmark.generate import Generator, check_probe
+from roboalign_core.benchmark.generate import Generator
 from roboalign_core.benchmark.pairs import Applied, Origin, Pair, read_pairs, write_pairs
 from roboalign_core.benchmark.recipe import BuildConfig, check
 from roboalign_core.benchmark.sources import Source, open_sources, split_of
@@ -30,7 +30,6 @@ from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
 from roboalign_core.episodes.locking import exclusive
 from roboalign_core.episodes.resize import frame_size, resize
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.evaluation.held_out import STATE
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.files import read_json, remove_leftovers, write_json
 from roboalign_core.verb import Verb
@@ -85,15 +84,19 @@ class _Builder:
         self._config, self._out = config, out
         groups = [open_sources(Path(folder)) for folder in config.stores]
         self._sources = _named([source for group in groups for source in group])
-        self._generators = _generators(config.models, self._sources)
-        widths = {name: generator.width for name, generator in self._generators.items()}
+        self._generators = _generators(config.models)
+        models = [_fitting(self._generators, source) for source in self._sources]
+        if config.models and not any(models):
+            raise RoboAlignError(
+                f"models: expected actions and a state probe that fit one of the stores, found none in {config.models}"
+            )
         shares = config.shares or [1.0] * len(groups)
         weights = [
             share * len(source.store) / sum(len(other.store) for other in group)
             for share, group in zip(shares, groups, strict=True)
             for source in group
         ]
-        self._drafter = Drafter(config, self._sources, weights, widths)
+        self._drafter = Drafter(config, self._sources, weights, models)
         self._size = frame_size(config.size)
         self._pairs: list[Pair] = []
         self._recorded: set[tuple[str, str]] = set()  # (store, parent) of the recorded pairs
@@ -222,15 +225,15 @@ def _named(sources: Sequence[Source]) -> list[Source]:
     return named
 
 
-def _generators(models: Sequence[str], sources: Sequence[Source]) -> dict[str, Generator]:
+def _generators(models: Sequence[str]) -> dict[str, Generator]:
     """The world models by name, and a probe for their scores: that of the first, the same for all."""
-    if not models:
-        return {}
-    probe = StateProbe.from_pretrained(models[0])
-    for source in sources:
-        if source.oracle:
-            check_probe(probe, source.store.spec.extras.get(STATE, ()), str(source.store.path))
-    return {name: Generator(name, probe) for name in models}
+    probe = StateProbe.from_pretrained(models[0]) if models else None
+    return {name: Generator(name, probe) for name in models if probe}
+
+
+def _fitting(generators: Mapping[str, Generator], source: Source) -> list[str]:
+    """The world models that can imagine a source's episodes, where somebody can score them."""
+    return [name for name, one in generators.items() if source.oracle and one.fits(source.store.spec)]
 
 
 @contextmanager

@@ -65,16 +65,16 @@ class Drafter:
         config: the settings.
         sources: where recordings come from.
         weights: how much comes from each source.
-        widths: of the actions of each world model.
+        models: for each source, the world models that can imagine its episodes.
 
     Raises:
         RoboAlignError: a source has no recording with an instruction.
     """
 
     def __init__(
-        self, config: BuildConfig, sources: Sequence[Source], weights: Sequence[float], widths: Mapping[str, int]
+        self, config: BuildConfig, sources: Sequence[Source], weights: Sequence[float], models: Sequence[Sequence[str]]
     ) -> None:
-        self.config, self.sources, self._widths = config, sources, widths
+        self.config, self.sources, self._models = config, sources, models
         self._weights = np.array(weights) / sum(weights)
         self.usable = [self._with_instruction(source) for source in sources]
         self.instructions = [self._instructions(source) for source in sources]
@@ -98,8 +98,8 @@ class Drafter:
             origin = Origin(_choice(rng, self.config.origins))
             if origin is Origin.RECORDED and (source.name, source.parents[index]) not in recorded:
                 return Draft(place, index, self.read(place, index), origin)
-            if origin is Origin.GENERATED and (model := self._model(rng, source)):
-                return Draft(place, index, self.read(place, index), origin, model=model)
+            if origin is Origin.GENERATED and self._models[place]:
+                return Draft(place, index, self.read(place, index), origin, model=str(rng.choice(self._models[place])))
             if origin is Origin.DEGRADED:
                 episode = self.read(place, index)
                 applied, reasons = self._applied(rng, place, index, episode)
@@ -136,12 +136,6 @@ class Drafter:
         if name == "foreign_segment" and len(self.usable[source]) < 2:
             return "its store holds no other episode"
         return DEGRADATIONS[name].reason_not(episode)
-
-    def _model(self, rng: np.random.Generator, source: Source) -> str | None:
-        """A world model of the source's robot, where its imagination can be scored."""
-        width = len(source.store.spec.action_names)
-        fitting = [name for name, found in self._widths.items() if found == width and source.oracle]
-        return str(rng.choice(fitting)) if fitting else None
 
     def _with_instruction(self, source: Source) -> np.ndarray:
         default = (self.config.instructions or {}).get(source.store.spec.source)

@@ -13,9 +13,8 @@ import torch
 
 from roboalign_core.benchmark.pairs import provenance
 from roboalign_core.bundled import resolve_model
-from roboalign_core.episodes import Episode
+from roboalign_core.episodes import Episode, StoreSpec
 from roboalign_core.episodes.resize import resize
-from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.world_model.model import WEIGHT_FILES, WorldModel
@@ -39,10 +38,10 @@ class Generator:
         self.name, self.probe = name, probe
         self.model = WorldModel.from_pretrained(name)
 
-    @property
-    def width(self) -> int:
-        """Of the actions."""
-        return self.model.config.action_dim
+    def fits(self, spec: StoreSpec) -> bool:
+        """Whether it can imagine a store's episodes, and the probe reads the state that the store records."""
+        state = list(spec.extras.get(STATE, ()))
+        return len(spec.action_names) == self.model.config.action_dim and state == self.probe.config.columns
 
     @cached_property
     def provenance(self) -> str:
@@ -76,14 +75,3 @@ class Generator:
         frames = np.concatenate([episode.frames[:1], resize(imagined, episode.frames.shape[1:3])])
         read = self.probe.read(frames)
         return replace(episode, frames=frames, success=None, extras={STATE: read})
-
-
-def check_probe(probe: StateProbe, columns: Sequence[str], where: str) -> None:
-    """Refuse a probe that does not read what a store records.
-
-    Raises:
-        RoboAlignError: other columns.
-    """
-    if list(columns) != probe.config.columns:
-        expected, found = ", ".join(columns) or "none", ", ".join(probe.config.columns)
-        raise RoboAlignError(f"{where}: expected a probe of the columns {expected}, found {found}")
