@@ -171,17 +171,13 @@ def _is_free(place: npt.NDArray[np.float64], way: Vector, other: npt.NDArray[np.
     return bool(inside and _distance(first, last, other) >= _CLEAR)
 
 
-def _is_clear(
-    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], other: npt.NDArray[np.float64]
-) -> bool:
+def _is_clear(first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
     """Whether a low tip can go from one place to the other."""
     inside = max(np.abs(first).max(), np.abs(last).max()) <= FINGER_XY_LIMIT
     return bool(inside and _distance(first, last, other) >= _CLEAR)
 
 
-def _distance(
-    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], point: npt.NDArray[np.float64]
-) -> float:
+def _distance(first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], point: npt.NDArray[np.float64]) -> float:
     """Metres between a point and the line from first to last."""
     share = np.clip((point - first) @ (last - first) / np.sum((last - first) ** 2), 0.0, 1.0)
     return float(np.linalg.norm(first + share * (last - first) - point))
