@@ -45,8 +45,14 @@ VERBS = {
     "train": "roboalign_core.training.verb:VERB",
 }
 
+ORACLES = {
+    "robosuite_lift": "roboalign_sim.state_oracle:LIFT",
+    "tabletop": "roboalign_sim.state_oracle:TABLETOP",
+}
+
 STUDIES = {
     "closed_loop": "roboalign_sim.study:STUDY",
+    "oracle": "roboalign_sim.oracle_study:STUDY",
     "swr": "roboalign_core.evaluation.swr:STUDY",
     "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }
@@ -110,6 +116,7 @@ setup(
     entry_points={
         "console_scripts": ["roboalign = roboalign_core.cli:main"],
         "roboalign.verbs": [f"{name} = {target}" for name, target in VERBS.items()],
+        "roboalign.oracles": [f"{name} = {target}" for name, target in ORACLES.items()],
         "roboalign.studies": [f"{name} = {target}" for name, target in STUDIES.items()],
     },
     zip_safe=False,
