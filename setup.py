@@ -26,13 +26,16 @@ EXTRAS = {
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
     "viz": ["matplotlib>=3.8"],
+    "review": ["starlette>=1,<2", "uvicorn>=0.30"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", "types-PyYAML"],
 }
 
 VERBS = {
     "bench": "roboalign_core.benchmarks.verb:VERB",
+    "benchmark.agreement": "roboalign_core.benchmark.agreement:VERB",
     "benchmark.build": "roboalign_core.benchmark.build:VERB",
+    "benchmark.review": "roboalign_core.benchmark.review.verb:VERB",
     "benchmark.stats": "roboalign_core.benchmark.datasheet:VERB",
     "benchmark.verify": "roboalign_core.benchmark.verify:VERB",
     "bundle": "roboalign_core.training.bundle:VERB",

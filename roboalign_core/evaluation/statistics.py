@@ -14,6 +14,7 @@ from roboalign_core.errors import RoboAlignError
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _BLOCK = 4_000_000  # indices drawn at a time, 32 MB
+_UNDEFINED = 0.05  # of the resamples; an interval of what is left would promise too much
 
 Values = Sequence[float] | NDArray[np.floating]
 
@@ -60,6 +61,41 @@ def bootstrap_median(
     data = _finite("bootstrap_median", values)
     draws = _resample(len(data), lambda rows: np.median(data[rows], axis=1), resamples, seed)
     return _interval(float(np.median(data)), draws, confidence)
+
+
+def bootstrap(
+    count: int,
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Any statistic of N independent units, with a percentile bootstrap interval.
+
+    Some statistics (a correlation where all values are alike) are undefined for some data; they give NaN there.
+
+    Args:
+        count: N, at least 1.
+        statistic: from rows ``(R, N)``, each row the numbers of the units of one sample, to ``(R,)``.
+        confidence: coverage, in 0..1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        NaN as value where it is undefined, and as limits where it is undefined for more than 5 % of the resamples.
+
+    Raises:
+        RoboAlignError: no units.
+    """
+    if count < 1:
+        raise RoboAlignError(f"bootstrap: expected at least one unit, found {count}")
+    value = float(statistic(np.arange(count)[None])[0])
+    draws = _resample(count, statistic, resamples, seed)
+    defined = draws[~np.isnan(draws)]
+    if np.isnan(value) or len(defined) < (1 - _UNDEFINED) * len(draws):
+        return Interval(value, float("nan"), float("nan"))
+    return _interval(value, defined, confidence)
 
 
 def paired_difference(
