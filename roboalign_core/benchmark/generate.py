@@ -72,6 +72,8 @@ class Generator:
         return [self._episode(*pair) for pair in zip(episodes, rollout.frames, strict=True)]
 
     def _episode(self, episode: Episode, imagined: npt.NDArray[np.uint8]) -> Episode:
-        frames = np.concatenate([episode.frames[:1], resize(imagined, (episode.frames.shape[1], episode.frames.shape[2]))])
+        frames = np.concatenate(
+            [episode.frames[:1], resize(imagined, (episode.frames.shape[1], episode.frames.shape[2]))]
+        )
         read = self.probe.read(frames)
         return replace(episode, frames=frames, success=None, extras={STATE: read})
