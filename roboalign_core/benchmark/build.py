@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from roboalign_core.benchmark.benchmark import INFO, STORES, Benchmark, finish
-from roboalign_core.benchmark.degradations import DEGRADATIONS
+from roboalign_core.benchmark.degradations import MEANING
 from roboalign_core.benchmark.drafts import Draft, Drafter, SourcePool
 from roboalign_core.benchmark.generate import Generator
 from roboalign_core.benchmark.pairs import Applied, Origin, Pair, read_pairs, write_pairs
@@ -211,7 +211,7 @@ def _append_once(path: Path, spec: StoreSpec, before: int, videos: Sequence[Epis
 
 def _words_alone(applied: Sequence[Applied]) -> bool:
     """Whether the frames are as they were recorded."""
-    return all(DEGRADATIONS[change.name].family == "meaning" for change in applied)
+    return all(change.name in MEANING for change in applied)
 
 
 def _named(sources: Sequence[Source]) -> list[Source]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from roboalign_core.benchmark.degradations import DEGRADATIONS
+from roboalign_core.benchmark.degradations import MEANING, reason_not
 from roboalign_core.benchmark.pairs import Applied, Origin
 from roboalign_core.benchmark.recipe import BuildConfig
 from roboalign_core.benchmark.sources import Source
@@ -113,29 +113,26 @@ class Drafter:
     def _applied(
         self, rng: np.random.Generator, source: int, index: int, episode: Episode
     ) -> tuple[tuple[Applied, ...], str]:
-        count = 2 if rng.random() < self.config.combined else 1
-        applied: list[Applied] = []
+        """Degradations for an episode, or none and the reason."""
         low, high = self.config.strength
-        for _ in range(count):
+        applied: list[Applied] = []
+        for _ in range(2 if rng.random() < self.config.combined else 1):
             name = _choice(rng, self.config.weights())
             strength, seed = float(rng.uniform(low, high)), int(rng.integers(2**31))
-            reason = self._reason_not(name, source, episode)
-            if reason:
+            if reason := self._lacks(name, source):
                 return (), f"{name}: {reason}"
-            if name in [earlier.name for earlier in applied]:
-                continue
-            applied.append(Applied(name, strength, seed))
-            if len(applied) < count:  # the next one has to fit what this one leaves
-                pool = SourcePool(self, source, index)
-                episode = DEGRADATIONS[name].apply(episode, strength, np.random.default_rng(seed), pool)
-        return tuple(applied), ""
+            if name not in [earlier.name for earlier in applied]:
+                applied.append(Applied(name, strength, seed))
+        reason = reason_not(episode, applied, SourcePool(self, source, index))
+        return ((), reason) if reason else (tuple(applied), "")
 
-    def _reason_not(self, name: str, source: int, episode: Episode) -> str | None:
-        if DEGRADATIONS[name].family == "meaning" and len(self.instructions[source]) < 2:
+    def _lacks(self, name: str, source: int) -> str | None:
+        """What a degradation would draw from and the source does not have."""
+        if name in MEANING and len(self.instructions[source]) < 2:
             return "its source knows no other instruction"
         if name == "foreign_segment" and len(self.usable[source]) < 2:
             return "its store holds no other episode"
-        return DEGRADATIONS[name].reason_not(episode)
+        return None
 
     def _with_instruction(self, source: Source) -> np.ndarray:
         default = (self.config.instructions or {}).get(source.store.spec.source)
