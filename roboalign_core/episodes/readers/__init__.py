@@ -10,6 +10,7 @@ from roboalign_core.episodes.readers.bridge import BridgeReader
 from roboalign_core.episodes.readers.droid import DroidReader
 from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
+from roboalign_core.episodes.readers.lerobot import LerobotReader
 from roboalign_core.episodes.readers.metaworld import MetaworldReader
 from roboalign_core.episodes.readers.rt1 import Rt1Reader
 from roboalign_core.errors import RoboAlignError
@@ -20,6 +21,7 @@ READERS: tuple[Reader, ...] = (
     DroidReader(),
     Hdf5Reader(),
     LanguageTableReader(),
+    LerobotReader(),
     MetaworldReader(),
     Rt1Reader(),
 )

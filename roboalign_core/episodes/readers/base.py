@@ -21,6 +21,7 @@ class ActionKind(str, Enum):
     DELTA = "delta"  # change from one frame to the next
     ABSOLUTE = "absolute"  # target value
     UNUSED = "unused"  # always zero; kept so that the columns are those of the source
+    UNKNOWN = "unknown"  # the source does not say
 
 
 @dataclass(frozen=True)
