@@ -7,6 +7,7 @@ from pathlib import Path
 from roboalign_core.episodes.readers.bair import BairReader
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Reader, Recording
 from roboalign_core.episodes.readers.bridge import BridgeReader
+from roboalign_core.episodes.readers.calvin import CalvinReader
 from roboalign_core.episodes.readers.droid import DroidReader
 from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
@@ -18,6 +19,7 @@ from roboalign_core.errors import RoboAlignError
 READERS: tuple[Reader, ...] = (
     BairReader(),
     BridgeReader(),
+    CalvinReader(),
     DroidReader(),
     Hdf5Reader(),
     LanguageTableReader(),
