@@ -13,6 +13,7 @@ from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
 from roboalign_core.episodes.readers.lerobot import LerobotReader
 from roboalign_core.episodes.readers.metaworld import MetaworldReader
+from roboalign_core.episodes.readers.rlds import RldsReader
 from roboalign_core.episodes.readers.rt1 import Rt1Reader
 from roboalign_core.errors import RoboAlignError
 
@@ -25,6 +26,7 @@ READERS: tuple[Reader, ...] = (
     LanguageTableReader(),
     LerobotReader(),
     MetaworldReader(),
+    RldsReader(),
     Rt1Reader(),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning
+from roboalign_core.episodes.readers.base import UNDECLARED, ActionColumn, ActionKind, ActionMeaning
 from roboalign_core.episodes.readers.documents import read_document, short
 from roboalign_core.episodes.readers.lerobot.template import PathTemplate
 from roboalign_core.episodes.spec import RESERVED_COLUMNS
@@ -17,7 +17,6 @@ from roboalign_core.errors import RoboAlignError
 
 ONE_FILE_AN_EPISODE = ("v2.0", "v2.1")
 SHARED_FILES = ("v3.0",)
-UNDECLARED = "not declared by the source"
 
 _FIELDS = {
     **dict.fromkeys(ONE_FILE_AN_EPISODE, ("episode_chunk", "episode_index")),
