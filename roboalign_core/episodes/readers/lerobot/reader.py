@@ -24,7 +24,7 @@ from roboalign_core.episodes.readers.lerobot.info import ONE_FILE_AN_EPISODE, Ca
 from roboalign_core.episodes.readers.lerobot.rows import RowReader, encoded_images, floats, integers, truths
 from roboalign_core.errors import RoboAlignError
 
-_INFO = "meta/info.json"
+_INFO = "info.json"
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class LerobotReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is a ``meta/info.json``."""
-        return any(True for _ in path.rglob(_INFO))
+        return any(True for _ in _roots(path))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each episode and camera, in the order of the episodes' numbers."""
-        for file in sorted(path.rglob(_INFO)):
-            info = load_info(file.parent.parent, self.name)
+        for root in sorted(_roots(path)):
+            info = load_info(root, self.name)
             version = version2 if info.version in ONE_FILE_AN_EPISODE else version3
             entries, tasks = version.read_entries(info), version.read_tasks(info)
             read = partial(_read, info, tasks, RowReader())
@@ -48,6 +48,10 @@ class LerobotReader:
                 for camera in info.cameras:
                     name = f"{info.root}: episode {entry.index}, {camera.key}"
                     yield Recording(name, camera.name, info.action, partial(read, entry, camera))
+
+
+def _roots(path: Path) -> Iterator[Path]:
+    return (file.parent.parent for file in path.rglob(_INFO) if file.parent.name == "meta")
 
 
 def _read(info: DatasetInfo, tasks: Mapping[int, str], reader: RowReader, entry: Entry, camera: Camera) -> Episode:
