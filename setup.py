@@ -25,6 +25,8 @@ EXTRAS = {
     "judge": ["torchvision>=0.25", "accelerate>=1.10"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
+    # TensorFlow asks for older releases of h5py or tensorboard than requirements/constraints.txt names.
+    "rlds": ["tensorflow>=2.16", "tensorflow-datasets>=4.9.4"],
     "viz": ["matplotlib>=3.8"],
     "review": ["starlette>=1,<2", "uvicorn>=0.30"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],

@@ -38,6 +38,7 @@ class ConvertConfig:
         out: a new folder. It becomes one store if all episodes share camera, size and rate; otherwise it holds one
             store for each combination, named by the camera, and by rate and size where a camera has several.
         format: name of a reader, or "auto".
+        fps: frames per second, where the source does not tell them or tells others than it was recorded at.
         size: "native", or [height, width] to which frames are resized.
         camera: read this camera only.
         lossless: keep every pixel exactly.
@@ -48,6 +49,7 @@ class ConvertConfig:
     src: str = MISSING
     out: str = MISSING
     format: str = "auto"
+    fps: float | None = None
     size: Any = "native"
     camera: str | None = None
     lossless: bool = False
@@ -66,16 +68,21 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
         RoboAlignError: the source is not understood, an episode is damaged, or ``out`` is there already.
     """
     source, out, size = Path(config.src), Path(config.out), frame_size(config.size)
+    if config.fps is not None and not 0 < config.fps <= 1000:
+        raise RoboAlignError(f"fps: expected a rate above 0 and up to 1000, found {config.fps!r}")
     reader = choose_reader(source, config.format)
     recordings = [item for item in reader.recordings(source) if config.camera in (None, item.camera)]
     if not recordings:
         raise RoboAlignError(f"{source}: expected recordings of {config.camera or 'any camera'}, found none")
+    untimed = next((item for item in recordings if not item.has_rate and config.fps is None), None)
+    if untimed is not None:
+        raise RoboAlignError(f"{untimed.name}: expected fps=…, frames per second, which {reader.name} does not tell")
     skipped: dict[str, str] = {}
     with _folder_made_whole(out) as folder:
         sinks = _Sinks(folder, config)
         for recording in track(recordings, description="converting", transient=True):
             try:
-                sinks.add(_resized(_load(recording), size), recording.action)
+                sinks.add(_resized(_load(recording, config.fps), size), recording.action)
             except RoboAlignError as error:
                 if not config.skip_bad:
                     raise
@@ -203,9 +210,10 @@ def _folder_made_whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(recording: Recording) -> Episode:
+def _load(recording: Recording, fps: float | None) -> Episode:
     try:
-        return recording.load()
+        episode = recording.load()
+        return episode if fps is None else replace(episode, fps=float(fps))
     except RoboAlignError as error:
         if recording.name in str(error):
             raise

@@ -7,20 +7,26 @@ from pathlib import Path
 from roboalign_core.episodes.readers.bair import BairReader
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Reader, Recording
 from roboalign_core.episodes.readers.bridge import BridgeReader
+from roboalign_core.episodes.readers.calvin import CalvinReader
 from roboalign_core.episodes.readers.droid import DroidReader
 from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
+from roboalign_core.episodes.readers.lerobot import LerobotReader
 from roboalign_core.episodes.readers.metaworld import MetaworldReader
+from roboalign_core.episodes.readers.rlds import RldsReader
 from roboalign_core.episodes.readers.rt1 import Rt1Reader
 from roboalign_core.errors import RoboAlignError
 
 READERS: tuple[Reader, ...] = (
     BairReader(),
     BridgeReader(),
+    CalvinReader(),
     DroidReader(),
     Hdf5Reader(),
     LanguageTableReader(),
+    LerobotReader(),
     MetaworldReader(),
+    RldsReader(),
     Rt1Reader(),
 )
 

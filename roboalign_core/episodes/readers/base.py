@@ -13,6 +13,8 @@ from roboalign_core.errors import RoboAlignError
 
 MOST_BYTES = 4 << 30
 """Of one array of a foreign file, unpacked: what claims to be larger is refused."""
+UNDECLARED = "not declared by the source"
+"""The unit of an action column of which the source does not name one."""
 
 
 class ActionKind(str, Enum):
@@ -21,6 +23,7 @@ class ActionKind(str, Enum):
     DELTA = "delta"  # change from one frame to the next
     ABSOLUTE = "absolute"  # target value
     UNUSED = "unused"  # always zero; kept so that the columns are those of the source
+    UNKNOWN = "unknown"  # the source does not say
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,14 @@ class Recording:
         camera: the name of its camera.
         action: what the columns of its actions mean.
         load: reads it; raises RoboAlignError if it is damaged or contradicts itself.
+        has_rate: whether the source tells frames per second; otherwise they must be given to the conversion.
     """
 
     name: str
     camera: str
     action: ActionMeaning
     load: Callable[[], Episode]
+    has_rate: bool = True
 
 
 class Reader(Protocol):
