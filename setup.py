@@ -25,6 +25,7 @@ EXTRAS = {
     "judge": ["torchvision>=0.25", "accelerate>=1.10"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
+    "rosbag": ["rosbags>=0.11.9,<0.12", "backports.zstd>=1; python_version < '3.14'"],
     "viz": ["matplotlib>=3.8"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", "types-PyYAML"],
@@ -100,6 +101,7 @@ setup(
         "pyarrow>=17,<26",  # 26 wants numpy 2 without saying so; robosuite wants numpy 1
         "av>=14",
         "pillow>=10",
+        "pyyaml>=6",
         "rich>=13",
         "tensorboard>=2.16",
     ],

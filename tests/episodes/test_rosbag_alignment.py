@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roboalign_core.episodes.readers.rosbag import alignment
+from roboalign_core.episodes.readers.rosbag.episodes import Span, frame_times
+from roboalign_core.episodes.readers.rosbag.fields import Field
+from roboalign_core.episodes.readers.rosbag.options import Command, CommandKind, Source, Topics
+from roboalign_core.episodes.readers.rosbag.tracks import Survey, Track
 from roboalign_core.errors import RoboAlignError
 
 PERIOD, GAP = 100, 250
@@ -81,6 +86,42 @@ def test_a_grid_covers_the_time_and_no_more(start: int, length: int, rate: float
     assert times[0] == start
     assert times[-1] <= start + length < times[-1] + 1.001 * alignment.NS / rate
     np.testing.assert_allclose(steps, 1, atol=1e-6)
+
+
+def surveyed(**streams: np.ndarray) -> Survey:
+    tracks = {name: Track(found * 10**6, np.arange(len(found)), found, []) for name, found in streams.items()}
+    return Survey(Path("bag"), tracks, {}, ())
+
+
+@given(stamps, stamps, stamps, st.integers(-700, 700), st.sampled_from(list(CommandKind)))
+def test_frames_begin_when_all_is_known_and_end_with_the_first_camera(
+    front: np.ndarray, wrist: np.ndarray, told: np.ndarray, shift: int, kind: CommandKind
+) -> None:
+    """Times in ms: every camera has shown an image, a target is known one frame on, and no earlier start would do."""
+    told = told + shift
+    topics = Topics(10, {"a": "front", "b": "wrist"}, (Command(Source("told", Field("x")), "x", "m", kind),))
+    needs = max(front[0], wrist[0]), (told[0] if kind is CommandKind.ABSOLUTE else -(10**6))
+    stop = min(front[-1], wrist[-1])
+    earliest = next(ms for ms in range(-1000, 3000) if ms >= needs[0] and ms + PERIOD >= needs[1])
+    survey = surveyed(front=front, wrist=wrist, told=told)
+    if earliest + PERIOD > stop:
+        with pytest.raises(RoboAlignError, match=r"expected two frames while all streams run, found [01]: front"):
+            frame_times(survey, topics, Span())
+        return
+    times = frame_times(survey, topics, Span()) // 10**6
+    np.testing.assert_array_equal(times, np.arange(earliest, stop + 1, PERIOD))
+
+
+@given(stamps, st.integers(0, 1500), st.integers(1, 700))
+def test_an_episode_knows_its_own_messages_only(front: np.ndarray, start: int, length: int) -> None:
+    topics = Topics(10, {"a": "front"}, (Command(Source("told", Field("x")), "x", "m", CommandKind.DELTA),), "a")
+    inside = front[(front >= start) & (front < start + length)]
+    survey, span = surveyed(front=front, told=front), Span(start * 10**6, (start + length) * 10**6)
+    if len(inside) < 2:
+        with pytest.raises(RoboAlignError, match="expected two frames"):
+            frame_times(survey, topics, span)
+        return
+    np.testing.assert_array_equal(frame_times(survey, topics, span) // 10**6, inside)
 
 
 @given(stamps, st.randoms(use_true_random=False), st.integers(0, 10))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from roboalign_core.configs import config_dir
 from roboalign_core.episodes.convert import VERB, ConvertConfig
@@ -74,6 +76,35 @@ def test_a_damaged_bag_is_left_out_on_request(tmp_path: Path, recorded: list[Mes
     with pytest.raises(RoboAlignError, match=r"bags/a: front: /.*/bags/a/a.mcap: expected a whole recording"):
         VERB.run(config)
     assert not (tmp_path / "out2").exists()
+
+
+@pytest.fixture(scope="module", params=[MCAP, SQLITE], ids=["mcap", "db3"])
+def victim(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one file of a bag, small, and not compressed: more of its bytes matter."""
+    folder = tmp_path_factory.mktemp("victim")
+    small = [image(0, PIXELS[0, :2, :2]), joints(50, [1, 2]), image(100, PIXELS[1, :2, :2]), joints(150, [3, 4])]
+    bag = write(folder / "bag", [*small, image(200, PIXELS[2, :2, :2])], request.param)
+    [file] = [*bag.glob("*.mcap"), *bag.glob("*.db3")]
+    return file
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), junk=st.binary(min_size=1, max_size=24))
+def test_damaged_bags_are_read_or_refused(victim: Path, place: float, junk: bytes) -> None:
+    before = victim.read_bytes()
+    content = bytearray(before)
+    start = int(place * len(before))
+    content[start : start + len(junk)] = junk[: len(before) - start]
+    victim.write_bytes(content)
+    try:
+        [episode] = load(victim.parent, gaps="hold", gap=1)
+    except RoboAlignError:
+        pass
+    else:
+        assert episode.frames.shape[1:] == (2, 2, 3)
+        assert np.isfinite(episode.actions).all()
+    finally:
+        victim.write_bytes(before)
 
 
 def metadata(bag: Path) -> dict[str, Any]:
