@@ -116,6 +116,7 @@ def metadata(bag: Path) -> dict[str, Any]:
     ("paths", "message"),
     [
         (["../../etc/passwd.mcap"], r"relative_file_paths: expected files of this folder, found '../../etc"),
+        (["../other.mcap"], r"relative_file_paths: expected files of this folder, found '../other.mcap'"),
         (["/etc/passwd"], r"relative_file_paths: expected files of this folder, found '/etc/passwd'"),
         (["a/b/c.mcap"], r"relative_file_paths: expected files of this folder"),
         (["other.mcap"], r"bag/other.mcap: expected a file of a recording, found nothing there"),
@@ -267,7 +268,16 @@ def test_messages_that_make_no_sense_are_refused(
 
 
 @pytest.mark.parametrize(
-    "sizes", [(2**32 - 1, 2**32 - 1, 2**32 - 1), (0, 24, 72), (16, 0, 72), (16, 24, 0), (2**31, 1, 3)]
+    "sizes",
+    [
+        (2**32 - 1, 2**32 - 1, 2**32 - 1),
+        (0, 24, 72),
+        (16, 0, 72),
+        (16, 24, 0),
+        (2**31, 1, 3),
+        (15, 24, 72),
+        (16, 24, 80),
+    ],
 )
 def test_sizes_that_the_bytes_do_not_bear_out_are_refused(
     tmp_path: Path, recorded: list[Message], sizes: tuple[int, int, int]
@@ -275,7 +285,7 @@ def test_sizes_that_the_bytes_do_not_bear_out_are_refused(
     topic, received, content = image(0, np.zeros((16, 24, 3), np.uint8))
     content.height, content.width, content.step = sizes
     bag = write(tmp_path / "bag", [(topic, received, content), *recorded[1:]])
-    with pytest.raises(RoboAlignError, match=r"/front/image_raw: message 0: expected (an image of 1 to|16 rows of)"):
+    with pytest.raises(RoboAlignError, match=r"/front/image_raw: message 0: expected (an image of 1 to|1. rows of)"):
         load(bag)
 
 
