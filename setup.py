@@ -27,6 +27,7 @@ EXTRAS = {
     "hdf5": ["h5py>=3.10"],
     # TensorFlow asks for older releases of h5py or tensorboard than requirements/constraints.txt names.
     "rlds": ["tensorflow>=2.16", "tensorflow-datasets>=4.9.4"],
+    "rosbag": ["rosbags>=0.11.9,<0.12", "backports.zstd>=1; python_version < '3.14'"],
     "viz": ["matplotlib>=3.8"],
     "review": ["starlette>=1,<2", "uvicorn>=0.30"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
@@ -114,6 +115,7 @@ setup(
         "pyarrow>=17,<26",  # 26 wants numpy 2 without saying so; robosuite wants numpy 1
         "av>=14",
         "pillow>=10",
+        "pyyaml>=6",
         "rich>=13",
         "tensorboard>=2.16",
     ],
