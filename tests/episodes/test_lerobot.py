@@ -197,6 +197,7 @@ def test_what_the_source_does_not_name_is_numbered_or_left_open(version2: Path) 
     features = json.loads((version2 / INFO).read_text())["features"]
     features["action"]["names"] = ["x", "x", "grip"]
     del features["task_index"], features["next.success"]
+    (version2 / "meta/tasks.jsonl").unlink()
     edit(version2 / INFO, features=features, codebase_version="v2.0")
     rows = [json.loads(line) for line in (version2 / "meta/episodes.jsonl").read_text().splitlines()]
     rows[0]["success"] = False

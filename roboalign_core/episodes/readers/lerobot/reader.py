@@ -42,9 +42,9 @@ class LerobotReader:
         for root in sorted(_roots(path)):
             info = load_info(root, self.name)
             version = version2 if info.version in ONE_FILE_AN_EPISODE else version3
-            entries, tasks = version.read_entries(info), version.read_tasks(info)
+            tasks = version.read_tasks(info) if info.has_tasks else {}
             read = partial(_read, info, tasks, RowReader())
-            for entry in entries:
+            for entry in version.read_entries(info):
                 for camera in info.cameras:
                     name = f"{info.root}: episode {entry.index}, {camera.key}"
                     yield Recording(name, camera.name, info.action, partial(read, entry, camera))
