@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.archives import ArrayForm, array_names, read_array, read_arrays
 from roboalign_core.episodes.readers.base import MOST_BYTES, ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.readers.pickles import contents, read_object, whole_number
 from roboalign_core.errors import RoboAlignError
 
@@ -102,7 +103,7 @@ class CalvinReader:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    for file in path.rglob("*.npy"):
+    for file in files_below(path, "*.npy"):
         if file.name == STRETCHES:
             yield file.parent
         elif file.name == Path(ANNOTATIONS).name and file.parent.name == Path(ANNOTATIONS).parent.name:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import MOST_BYTES, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.readers.rlds_layout import FEATURES, SPLITS, Keys, Layout, read_layout, read_splits
 from roboalign_core.errors import RoboAlignError, require
 
@@ -118,7 +119,7 @@ class _Records:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    return (file.parent for file in path.rglob(FEATURES) if (file.parent / SPLITS).is_file())
+    return (file.parent for file in files_below(path, FEATURES) if (file.parent / SPLITS).is_file())
 
 
 def _value(where: str, step: Step, keys: Keys) -> Any:

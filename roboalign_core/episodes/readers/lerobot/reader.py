@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.readers.lerobot import version2, version3
 from roboalign_core.episodes.readers.lerobot.entries import Entry
 from roboalign_core.episodes.readers.lerobot.frames import SLACK, frames_of_images, frames_of_video
@@ -51,7 +52,7 @@ class LerobotReader:
 
 
 def _roots(path: Path) -> Iterator[Path]:
-    return (file.parent.parent for file in path.rglob(_INFO) if file.parent.name == "meta")
+    return (file.parent.parent for file in files_below(path, Path(_INFO).name) if file.parent.name == "meta")
 
 
 def _read(info: DatasetInfo, tasks: Mapping[int, str], reader: RowReader, entry: Entry, camera: Camera) -> Episode:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from roboalign_core.episodes.readers.documents import short
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.readers.lerobot.entries import Entry, VideoSpan, check_counts
 from roboalign_core.episodes.readers.lerobot.info import DatasetInfo, count
 from roboalign_core.episodes.readers.lerobot.rows import open_table, read_columns
@@ -25,7 +26,7 @@ def read_entries(info: DatasetInfo) -> list[Entry]:
         RoboAlignError: the list is absent or damaged, or contradicts ``info.json``.
     """
     folder = info.root / "meta/episodes"
-    entries = [entry for path in sorted(folder.glob("*/*.parquet")) for entry in _entries_of(info, path)]
+    entries = [entry for path in sorted(files_below(folder, "*.parquet")) for entry in _entries_of(info, path)]
     check_counts(info, str(folder), entries)
     return sorted(entries, key=lambda entry: entry.index)
 

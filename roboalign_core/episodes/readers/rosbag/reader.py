@@ -99,7 +99,7 @@ class _BagEpisodes:
             for camera in self.topics.cameras:
                 notes: list[str] = []
                 load = partial(self._read, span, camera, notes)
-                yield Recording(f"{episode}: {camera}", camera, self.topics.action, load, notes, extras)
+                yield Recording(f"{episode}: {camera}", camera, self.topics.action, load, notes=notes, extras=extras)
 
     def _read(self, span: Span, camera: str, notes: list[str]) -> Episode:
         survey = self.survey
