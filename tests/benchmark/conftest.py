@@ -1,4 +1,4 @@
-"""A small benchmark, written by hand."""
+"""A small benchmark, written by hand; and a robot that pushes a block, drawn by hand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import pytest
 
 from roboalign_core.benchmark import Applied, Origin, Pair, Split
 from roboalign_core.benchmark.benchmark import finish
+from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
+from roboalign_core.episodes.boxes import BOXES, boxes_of
 
 MakePair = Callable[..., Pair]
+MakeEpisode = Callable[..., Episode]
+RED, YELLOW, BLUE, GREEN = (200, 40, 30), (240, 210, 20), (30, 60, 210), (40, 160, 60)
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +61,92 @@ def folder(tmp_path: Path, make_pair: MakePair) -> Path:
     EpisodeStore.create(root / "stores" / "toy", StoreSpec.like(episodes[0], lossless=True)).append(episodes)
     finish(root, [make_pair(0), make_pair(1), make_pair(2, split=Split.TEST)], {"seed": 3})
     return root
+
+
+def _push(seed: int = 0, length: int = 24, size: int = 64, **changes: object) -> Episode:
+    """A yellow tip comes from the side, pushes a red block across a table, and goes back; all else is at rest."""
+    rng = np.random.default_rng(seed)
+    unit = size / 64
+    y, x = (np.mgrid[:size, :size] + 0.5) / unit
+    right = 1 if seed % 2 else -1  # where the block goes
+    centre, row, start = rng.uniform(29, 35), rng.uniform(24, 42), rng.uniform(24, 28)
+    meets, leaves = int(0.35 * length), int(0.75 * length)
+    times = np.arange(length)
+    tip = np.interp(times, [0, meets, leaves, length - 1], [-start, -8, 6, -6]) * right + centre
+    block = centre + right * np.clip(tip * right + 8 - centre * right, 0, None)
+    block = np.maximum.accumulate(block * right) * right
+    frames, boxes = [], []
+    for t in times:
+        image = np.stack([110 + 0.5 * x, 115 + 0.4 * y, 120 + 0 * x], -1)
+        masks = {
+            "tip": ((x - tip[t]) ** 2 + (y - row) ** 2 < 9) | ((abs(x - tip[t]) < 1) & (abs(y - row + 5) < 5)),
+            "block": (abs(x - block[t]) < 5) & (abs(y - row) < 5),
+            "rest": (abs(x - 8) < 4) & (abs(y - 9) < 4),
+            "zone": (x - 50) ** 2 + (y - 54) ** 2 < 30,
+        }
+        for name, colour in (("zone", GREEN), ("rest", BLUE), ("block", RED), ("tip", YELLOW)):
+            image[masks[name]] = colour
+        image[masks["block"] & ~masks["tip"] & (y > row + 3)] = np.array(RED) * 0.7
+        masks["block"] &= ~masks["tip"]
+        frames.append(image + rng.normal(0, 1.5, image.shape))
+        boxes.append(boxes_of(list(masks.values())))
+    fields = {
+        "frames": np.stack(frames).clip(0, 255).astype(np.uint8),
+        "actions": np.append(np.diff(tip), 0).astype(np.float32)[:, None],
+        "instruction": "push the red block",
+        "success": True,
+        "fps": 10.0,
+        "source": "push",
+        "camera": "front",
+        "extras": {
+            BOXES: np.stack(boxes),
+            "observation.state": np.stack([times, block], 1).astype(np.float32),
+            "progress": np.linspace(0, 1, length, dtype=np.float32)[:, None],
+        },
+    }
+    return Episode(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+class ToyPool:
+    """Other pushes, and other words."""
+
+    words = ("push the blue block", "lift the red block", "open a drawer", "wipe", "push the red cup", "close it")
+
+    def donor(self, episode: Episode, rng: np.random.Generator) -> Episode:
+        return _push(seed=100 + int(rng.integers(50)), length=24, size=episode.frames.shape[1])
+
+    def instruction(self, episode: Episode, rng: np.random.Generator) -> str:
+        return self.words[int(rng.integers(len(self.words)))]
+
+
+@pytest.fixture(scope="session")
+def push() -> MakeEpisode:
+    return _push
+
+
+@pytest.fixture(scope="session")
+def pool() -> ToyPool:
+    return ToyPool()
+
+
+@pytest.fixture(scope="session")
+def curve(push: MakeEpisode, pool: ToyPool) -> Callable[..., np.ndarray]:
+    """(5,) the mean of a figure over episodes and seeds, at strengths 0, 0.25, 0.5, 0.75 and 1."""
+    episodes = [push(seed) for seed in range(4)]
+
+    def measured(name: str, figure: Callable[[Episode, Episode], float]) -> np.ndarray:
+        """``figure`` gets the degraded and the recorded episode."""
+        return np.array(
+            [
+                np.mean(
+                    [
+                        figure(DEGRADATIONS[name].apply(episode, strength, np.random.default_rng(seed), pool), episode)
+                        for episode in episodes
+                        for seed in range(2)
+                    ]
+                )
+                for strength in (0.0, 0.25, 0.5, 0.75, 1.0)
+            ]
+        )
+
+    return measured
