@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from roboalign_core.benchmark.degradations import DEGRADATIONS, MEANING
+from roboalign_core.benchmark.degradations import MEANING, reason_not
 from roboalign_core.benchmark.pairs import Applied, Origin
 from roboalign_core.benchmark.recipe import BuildConfig
 from roboalign_core.benchmark.sources import Source
@@ -120,17 +120,15 @@ class Drafter:
         for _ in range(count):
             name = _choice(rng, self.config.weights())
             strength, seed = float(rng.uniform(low, high)), int(rng.integers(2**31))
-            reason = self._reason_not(name, source, episode)
-            if reason:
-                return (), f"{name}: {reason}"
             if name not in [earlier.name for earlier in applied]:
                 applied.append(Applied(name, strength, seed))
-        return tuple(applied), ""
+        reason = self._reason_not(applied, source, episode)
+        return ((), reason) if reason else (tuple(applied), "")
 
-    def _reason_not(self, name: str, source: int, episode: Episode) -> str | None:
-        if name in MEANING and len(self.instructions[source]) < 2:
-            return "its source knows no other instruction"
-        return DEGRADATIONS[name].reason_not(episode)
+    def _reason_not(self, applied: Sequence[Applied], source: int, episode: Episode) -> str | None:
+        if len(self.instructions[source]) < 2 and (wanting := [one.name for one in applied if one.name in MEANING]):
+            return f"{wanting[0]}: its source knows no other instruction"
+        return reason_not(episode, applied, SourcePool(self, source))
 
     def _model(self, rng: np.random.Generator, source: Source) -> str | None:
         """A world model of the source's robot, where its imagination can be scored."""
