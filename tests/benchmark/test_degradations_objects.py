@@ -178,6 +178,17 @@ def test_an_object_that_rises_throws_a_shadow(push: Push, pool: Any) -> None:
     assert risen.frames[-1][under].mean() < 0.75 * beside.mean()
 
 
+def test_an_object_of_the_colours_of_its_table_is_moved_with_its_whole_box(push: Push, pool: Any) -> None:
+    episode = push(1)
+    y, x = np.mgrid[:64, :64] + 0.5
+    table = np.stack([110 + 0.5 * x, 115 + 0.4 * y, 120 + 0 * x], -1).astype(np.uint8)
+    frames = np.where(is_red(episode.frames)[..., None], table + 9, episode.frames)
+    hidden = push(1, frames=frames)
+    risen = DEGRADATIONS["gravity_break"].apply(hidden, 1.0, np.random.default_rng(0), pool)
+    sizes = [one.extras[BOXES][-1, 6:8] - one.extras[BOXES][-1, 4:6] for one in (risen, hidden)]
+    np.testing.assert_allclose(*sizes, atol=1 / 64)
+
+
 def test_the_track_sees_what_the_robot_hides(push: Push) -> None:
     """A tall robot stands before the left half of a block: the box that is seen of it is half as wide."""
     boxes = np.zeros((10, 8), np.float32)

@@ -112,7 +112,7 @@ class _Layers:
         clear = np.unique(track.clear)
         inner = self._inside(boxes[clear, track.number], 0)
         if (self._object[clear] & inner).sum() < _TOLD_APART * inner.sum():
-            self._object = close & ~others
+            self._object = self._inside(boxes[:, track.number], 0) & ~others
         self._erased = own & ~foreign
         self._intact = self._find_intact(boxes[:, track.number])
 
