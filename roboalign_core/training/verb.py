@@ -20,7 +20,9 @@ from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
-from roboalign_core.training.loop import LoopConfig, Stage, Trainer
+from roboalign_core.training.grpo.build import build_stage
+from roboalign_core.training.grpo.config import GrpoStageConfig
+from roboalign_core.training.loop import LoopConfig, Stage, Trainer, UpdatesStage
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
 from roboalign_core.training.state import STATE, StateRange
@@ -57,7 +59,7 @@ class TrainConfig:
         data: folders of episode stores.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
-            ``decoder`` and ``progress``.
+            ``decoder``, ``grpo`` and ``progress``.
         stage: the stage's name and settings (``configs/stage/``).
         model, augmentation, loop: see their classes.
     """
@@ -210,16 +212,21 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
     return ProbeStage(settings, data.size, data, config.loop.seed, config.loop.device)
 
 
+def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) -> UpdatesStage:
+    return build_stage(settings, _needed(config, "a trained world model"), data, config.augmentation, config.loop)
+
+
 def _needed(config: TrainConfig, what: str) -> Path:
     if not config.world_model:
         raise RoboAlignError(f"world_model: expected {what}, found nothing; set world_model=FOLDER")
     return resolve_model(config.world_model)
 
 
-STAGES: dict[str, tuple[Callable[[TrainConfig, Any, TrainingData], Stage], type]] = {
+STAGES: dict[str, tuple[Callable[[TrainConfig, Any, TrainingData], Stage | UpdatesStage], type]] = {
     "tokenizer": (_tokenizer, TokenizerStageConfig),
     "dynamics": (_dynamics, DynamicsStageConfig),
     "decoder": (_decoder, DecoderStageConfig),
+    "grpo": (_grpo, GrpoStageConfig),
     "progress": (_progress, ProgressStageConfig),
     "probe": (_probe, ProbeStageConfig),
 }
