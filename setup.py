@@ -48,6 +48,7 @@ VERBS = {
     "evaluate": "roboalign_core.evaluation.verb:VERB",
     "plan": "roboalign_core.planning.verb:VERB",
     "rollout": "roboalign_core.evaluation.rollout:VERB",
+    "score": "roboalign_core.reward.score:VERB",
     "train": "roboalign_core.training.verb:VERB",
 }
 
@@ -59,6 +60,7 @@ ORACLES = {
 STUDIES = {
     "closed_loop": "roboalign_sim.study:STUDY",
     "oracle": "roboalign_sim.oracle_study:STUDY",
+    "reward": "roboalign_core.evaluation.reward:STUDY",
     "swr": "roboalign_core.evaluation.swr:STUDY",
     "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }
