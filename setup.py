@@ -22,7 +22,7 @@ EXTRAS = {
         "ros-diagnostic-msgs==5.3.6",
         "ros-domain-coordinator==0.12.0",
     ],
-    "judge": ["torchvision>=0.25", "accelerate>=1.10"],
+    "judge": ["torchvision>=0.25", "peft>=0.20", "accelerate>=1.10", "httpx2>=2,<3"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
     "viz": ["matplotlib>=3.8"],
@@ -32,6 +32,7 @@ EXTRAS = {
 
 VERBS = {
     "bench": "roboalign_core.benchmarks.verb:VERB",
+    "benchmark.annotate": "roboalign_core.judge.annotate:VERB",
     "bundle": "roboalign_core.training.bundle:VERB",
     "collect": "roboalign_sim.collect:VERB",
     "convert": "roboalign_core.episodes.convert:VERB",

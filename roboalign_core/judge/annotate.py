@@ -32,7 +32,6 @@ class AnnotateConfig:
 
     path: str = MISSING
     judge: Any = MISSING
-    model: str = ""
     name: str = ""
     split: str = ALL
     origin: str = ALL
@@ -65,7 +64,7 @@ def run(config: AnnotateConfig) -> Mapping[str, Any]:
     benchmark = Benchmark.open(config.path)
     pairs = _selected(benchmark, config)
     folder = benchmark.path / FOLDER
-    judge = make_judge(config.judge, model=config.model, cache=str(folder / "cache"))
+    judge = make_judge(config.judge, cache=str(folder / "cache"))
     name = config.name or re.sub(r"[^A-Za-z0-9_.\-]+", "_", judge.name).lstrip(".-")
     about = {**judge.describe(), "pairs": benchmark.info["sha256"]["pairs.parquet"]}
     with exclusive(folder / f".{name}.lock"):

@@ -14,8 +14,11 @@ from roboalign_core.judge.budget import Budget
 from roboalign_core.judge.retry import RetryConfig, retry_after, worth_retrying
 
 LARGEST = 16 << 20  # bytes of a reply
-STOPPED = "judge: stopped, because another request failed"
 _JSON = "application/json"
+
+
+class StoppedError(RoboAlignError):
+    """Not asked, or not again, because another request failed for good."""
 
 
 class _TroubleError(Exception):
@@ -71,7 +74,7 @@ class ChatClient:
         for failures in range(1, self.retry.attempts + 1):
             self.budget.request(self._stop.wait)
             if self._stop.is_set():
-                raise RoboAlignError(STOPPED)
+                raise StoppedError
             try:
                 return self._once(body)
             except _TroubleError as trouble:
@@ -157,13 +160,13 @@ def _message(reply: Mapping[str, Any]) -> str | None:
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         content = "".join(part for part in parts if isinstance(part, str))
     thought = next((message[key] for key in ("reasoning_content", "reasoning") if message.get(key)), None)
-    if not isinstance(content, str) and not isinstance(thought, str):
+    if isinstance(thought, str):  # servers that look for its end in vain take the whole reply for a thought
+        return f"<think>{thought}</think>\n{content}" if content else f"<think>{thought}"
+    if not isinstance(content, str):
         return None
-    if isinstance(thought, str):
-        return f"<think>{thought}</think>\n{content or ''}"
     if choices[0].get("finish_reason") == "length" and "</think>" not in content:
         return f"<think>{content}"  # cut off: what was said so far may all be thought
-    return str(content)
+    return content
 
 
 def _excerpt(content: bytes) -> str:

@@ -15,7 +15,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.budget import Budget, BudgetConfig
 from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig
 from roboalign_core.judge.frames import FORMATS, data_url
-from roboalign_core.judge.http import STOPPED, ChatClient
+from roboalign_core.judge.http import ChatClient, StoppedError
 from roboalign_core.judge.prompt import Prompt, PromptConfig
 from roboalign_core.judge.retry import RetryConfig
 
@@ -98,9 +98,10 @@ class ServerJudge(ChatJudge):
             for future in as_completed(under_way):
                 try:
                     reply = future.result()
+                except StoppedError:
+                    continue
                 except RoboAlignError as error:
                     failure = failure or error
-                    stop.set()
                     continue
                 yield under_way[future], reply
         finally:
@@ -119,8 +120,12 @@ class ServerJudge(ChatJudge):
 
     def _answer(self, client: ChatClient, stop: threading.Event, question: Question) -> str:
         if stop.is_set():
-            raise RoboAlignError(STOPPED)
-        return client.ask(self._body(question))
+            raise StoppedError
+        try:
+            return client.ask(self._body(question))
+        except RoboAlignError:
+            stop.set()  # here, before this thread takes the next question
+            raise
 
     def _body(self, question: Question) -> dict[str, Any]:
         sampling = self.config.sampling
