@@ -22,7 +22,7 @@ EXTRAS = {
         "ros-diagnostic-msgs==5.3.6",
         "ros-domain-coordinator==0.12.0",
     ],
-    "judge": ["torchvision>=0.25", "accelerate>=1.10"],
+    "judge": ["torchvision>=0.25", "peft>=0.20", "accelerate>=1.10", "httpx2>=2,<3"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
     # TensorFlow asks for older releases of h5py or tensorboard than requirements/constraints.txt names.
@@ -37,6 +37,7 @@ EXTRAS = {
 VERBS = {
     "bench": "roboalign_core.benchmarks.verb:VERB",
     "benchmark.agreement": "roboalign_core.benchmark.agreement:VERB",
+    "benchmark.annotate": "roboalign_core.judge.annotate:VERB",
     "benchmark.build": "roboalign_core.benchmark.build:VERB",
     "benchmark.review": "roboalign_core.benchmark.review.verb:VERB",
     "benchmark.stats": "roboalign_core.benchmark.datasheet:VERB",

@@ -9,6 +9,7 @@ from roboalign_core.errors import RoboAlignError
 if TYPE_CHECKING:
     from roboalign_core.benchmark import Benchmark
     from roboalign_core.episodes import Episode, EpisodeStore
+    from roboalign_core.judge import Judge
     from roboalign_core.planning import CEMConfig, CEMPlanner
     from roboalign_core.reward import ProgressModel, RewardModel
     from roboalign_core.rubric import DIMENSIONS, Scores
@@ -20,6 +21,7 @@ _HOMES = {
     "Scores": "roboalign_core.rubric",
     "Episode": "roboalign_core.episodes",
     "EpisodeStore": "roboalign_core.episodes",
+    "Judge": "roboalign_core.judge",
     "WorldModel": "roboalign_core.world_model",
     "ProgressModel": "roboalign_core.reward",
     "RewardModel": "roboalign_core.reward",
@@ -34,6 +36,7 @@ __all__ = [
     "CEMPlanner",
     "Episode",
     "EpisodeStore",
+    "Judge",
     "ProgressModel",
     "RewardModel",
     "RoboAlignError",

@@ -33,6 +33,7 @@ _OPTIONAL = {
     "matplotlib": "viz",
     "torchvision": "perceptual",
     "lpips": "perceptual",
+    "peft": "judge",
 }
 
 # The three programs below run in processes of their own: the core imports neither simulators nor ROS, an OpenGL or DDS

@@ -133,6 +133,8 @@ class Trainer:
     in a run folder.
     """
 
+    shown = True  # whether there is a progress bar
+
     def __init__(self, stage: Stage | UpdatesStage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
         self.stage, self.config, self.run = stage, config, run
         self.checkpoints = Checkpoints(run / CHECKPOINTS)
@@ -158,7 +160,7 @@ class Trainer:
         writer = SummaryWriter(self.run / "tensorboard", purge_step=self.step)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.stage.module.train()
-        with Progress(*columns, refresh_per_second=2) as progress:
+        with Progress(*columns, refresh_per_second=2, disable=not self.shown) as progress:
             task = progress.add_task(type(self.stage).__name__, total=self.config.steps, completed=self.step)
             while not self._over():
                 began = time.perf_counter()

@@ -24,7 +24,10 @@ from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.grpo.build import build_stage
 from roboalign_core.training.grpo.config import GrpoStageConfig
+from roboalign_core.training.judge import JudgeStage, JudgeStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer, UpdatesStage
+from roboalign_core.training.pairs import PairData
+from roboalign_core.training.parallel import Replica
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
 from roboalign_core.training.reward import RewardStage, RewardStageConfig
@@ -59,7 +62,7 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        data: folders of episode stores.
+        data: folders of episode stores; of benchmarks for ``judge``.
         benchmark: folder of a benchmark, which the stage ``reward`` learns from instead.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
@@ -86,7 +89,7 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     loop = asdict(config.loop)
     find_device(config.loop.device)
     torch.manual_seed(config.loop.seed)
-    data = _pairs(config, settings) if name == "reward" else _episodes(config)
+    data = _learned_from(config, name, settings)
     stage = build(config, settings, data)
     kept = {key: value for key, value in asdict(settings).items() if key != "cache"}  # where it lies changes nothing
     identity = {
@@ -97,16 +100,20 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
         "data": data.identity,
         "world_model": config.world_model,
     }
-    figures = Trainer(stage, config.loop, Path(config.out), identity).train()
+    trainer = Replica if getattr(stage, "replica", False) else Trainer
+    figures = trainer(stage, config.loop, Path(config.out), identity).train()
     return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
 
 
-def _episodes(config: TrainConfig) -> TrainingData:
+def _learned_from(config: TrainConfig, name: str, settings: Any) -> TrainingData | RewardData | PairData:
+    """Episodes, or the pairs of benchmarks."""
+    if name == "reward":
+        return _pairs(config, settings)
     if config.benchmark:
         raise RoboAlignError(
             f"benchmark: expected nothing, only stage=reward learns from one, found {config.benchmark!r}"
         )
-    return TrainingData(config.data, _frame_size(config))
+    return PairData(config.data) if name == "judge" else TrainingData(config.data, _frame_size(config))
 
 
 def _pairs(config: TrainConfig, settings: RewardStageConfig) -> RewardData:
@@ -243,6 +250,17 @@ def _reward(config: TrainConfig, settings: RewardStageConfig, data: RewardData) 
     return RewardStage(settings, config.reward_model, data, config.augmentation, config.loop.seed, config.loop.device)
 
 
+def _judge(config: TrainConfig, settings: JudgeStageConfig, data: PairData) -> Stage:
+    if config.world_model:
+        raise RoboAlignError(f"world_model: expected nothing, a judge sees videos alone, found {config.world_model!r}")
+    if config.loop.optimizer != "adamw":
+        raise RoboAlignError(f"loop.optimizer: expected adamw for a LoRA adapter, found {config.loop.optimizer!r}")
+    stage = JudgeStage(settings, data, config.loop.seed, config.loop.device)
+    if config.loop.minutes and stage.processes.count > 1:
+        raise RoboAlignError("loop.minutes: expected 0 with several processes, whose clocks differ, found a limit")
+    return stage
+
+
 def _needed(config: TrainConfig, what: str) -> Path:
     if not config.world_model:
         raise RoboAlignError(f"world_model: expected {what}, found nothing; set world_model=FOLDER")
@@ -257,6 +275,7 @@ STAGES: dict[str, tuple[Callable[[TrainConfig, Any, Any], Stage | UpdatesStage],
     "progress": (_progress, ProgressStageConfig),
     "probe": (_probe, ProbeStageConfig),
     "reward": (_reward, RewardStageConfig),
+    "judge": (_judge, JudgeStageConfig),
 }
 
 VERB = Verb("train", "train one stage of a model; resumes by itself", TrainConfig, train)

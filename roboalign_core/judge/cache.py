@@ -1,0 +1,55 @@
+"""Replies that were had once are not asked for, or paid for, again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import read_json, write_json, write_text
+
+
+class ReplyCache:
+    """A folder of replies, one file each, named by a hash of all that the reply depends on.
+
+    Several processes may share a folder: files appear whole or not at all, and the same key means the same question.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def get(self, key: str) -> str | None:
+        """The reply, or None.
+
+        Raises:
+            RoboAlignError: the file is damaged.
+        """
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        entry = read_json(path)
+        if not isinstance(entry, dict) or not isinstance(entry.get("reply"), str):
+            raise RoboAlignError(f"{path}: expected a reply of a judge, found something else; remove the file")
+        return str(entry["reply"])
+
+    def put(self, key: str, reply: str, facts: Mapping[str, Any]) -> None:
+        """Keep a reply, with facts for people who look into the folder."""
+        write_json(self._path(key), {"reply": reply, **facts})
+
+    def reject(self, key: str, attempt: int, reply: str) -> Path:
+        """Keep a reply that gives no scores, for people alone; says where."""
+        path = self.folder / "rejected" / f"{key}.{attempt}.txt"
+        write_text(path, reply.encode("utf-8", "backslashreplace").decode())  # half a surrogate pair is no UTF-8
+        return path
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def cache_key(**facts: Any) -> str:
+    """SHA-256 of facts that JSON can hold."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,224 @@
+"""What all judges share that reply in words: samples, the cache, asking again, mean and deviation."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.judge.cache import ReplyCache, cache_key
+from roboalign_core.judge.parser import ReplyError, parse_reply
+from roboalign_core.judge.prompt import VERSION, Prompt, PromptConfig, build_prompt
+from roboalign_core.judge.protocol import Judge, Judgement, Video
+from roboalign_core.rubric import KEYS, Scores
+
+
+@dataclass
+class SamplingConfig:
+    """How often and how freely a judge speaks.
+
+    Attributes:
+        samples: replies for each video; the scores are their mean (the paper: 5).
+        temperature: of the replies (the paper: 0.6); 0 takes the likeliest words.
+        max_tokens: length of a reply at most, thoughts included.
+        again: how often a sample whose reply gives no scores is drawn again before that is an error.
+        seed: of the draws, where the judge's engine takes one.
+    """
+
+    samples: int = 5
+    temperature: float = 0.6
+    max_tokens: int = 4096
+    again: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 1), ("max_tokens", 1), ("again", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise RoboAlignError(f"judge sampling: {name}: expected at least {least}, found {getattr(self, name)}")
+        if not 0 <= self.temperature < math.inf:
+            raise RoboAlignError(f"judge sampling: temperature: expected 0 or more, found {self.temperature}")
+        if self.temperature == 0 and (self.samples > 1 or self.again):
+            raise RoboAlignError(
+                "judge sampling: temperature: expected above 0, because the likeliest words are always the same; "
+                f"found 0 with samples={self.samples}, again={self.again} (expected 1 and 0)"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """One sample of one video.
+
+    Attributes:
+        video, shown: what is asked about, and how it is shown.
+        place, sample: number of the video, and of its sample.
+        attempt: how often this sample was drawn before.
+        seed: of this draw.
+        key: of the reply in the cache.
+    """
+
+    video: Video
+    shown: PromptConfig
+    place: int
+    sample: int
+    attempt: int
+    seed: int
+    key: str
+
+    def prompt(self) -> Prompt:
+        """Text and images; built anew, because those of many videos do not fit into memory."""
+        return build_prompt(self.video, self.shown)
+
+
+Answers = Generator[tuple[Question, str], None, None]
+
+
+class ChatJudge(Judge):
+    """A judge that is asked in words and images. What differs is how a question is sent: :meth:`_ask`.
+
+    Attributes:
+        counts: since this judge was made: replies that were asked for, were found in the cache, gave no scores.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: Mapping[str, Any],
+        sampling: SamplingConfig,
+        shown: PromptConfig,
+        cache: str,
+        progress: bool,
+    ) -> None:
+        """Settings that all of these judges have.
+
+        Args:
+            name: which judge this is.
+            identity: everything of this judge that its replies depend on, beside the settings below; JSON can hold it.
+            sampling: how often and how freely it speaks.
+            shown: what of a video is shown.
+            cache: folder of replies; empty: every reply is asked for, and those that give no scores are kept in a
+                temporary folder.
+            progress: show a progress bar.
+        """
+        self._name, self.identity = name, dict(identity)
+        self.sampling, self.shown, self.progress = sampling, shown, progress
+        self._cache = ReplyCache(cache) if cache else None
+        self.counts = {"asked": 0, "cached": 0, "rejected": 0}
+
+    @property
+    def name(self) -> str:
+        """Which judge this is."""
+        return self._name
+
+    @abstractmethod
+    def _ask(self, questions: Sequence[Question]) -> Answers:
+        """Replies to all questions, in any order, each as soon as it is there."""
+
+    def judge(self, videos: Sequence[Video]) -> Judgement:
+        """Mean and deviation of the samples of each video.
+
+        Raises:
+            ReplyError: a sample gave no scores, however often it was drawn; the others are in the cache.
+            RoboAlignError: no reply could be had.
+        """
+        replies = self._replies([q for place, video in enumerate(videos) for q in self._questions(place, video)])
+        raw = np.zeros((len(videos), self.sampling.samples, len(KEYS)))
+        for (place, sample), reply in replies.items():
+            scores = parse_reply(reply).scores
+            raw[place, sample] = [scores[key] for key in KEYS]
+        several = self.sampling.samples > 1
+        std = raw.std(axis=1, ddof=1) if several else np.zeros((len(videos), len(KEYS)))
+        texts = tuple(
+            tuple(replies[place, sample] for sample in range(self.sampling.samples)) for place in range(len(videos))
+        )
+        return Judgement(Scores(raw.mean(axis=1).astype(np.float32)), std.astype(np.float32), texts)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Weights or server, wording, what is shown, and how replies are drawn."""
+        return {**self._depends(), "shown": asdict(self.shown), "samples": self.sampling.samples}
+
+    def _depends(self) -> dict[str, Any]:
+        """What one reply depends on, beside the video."""
+        names = ("temperature", "max_tokens", "seed")
+        return {**self.identity, "version": VERSION, **{name: getattr(self.sampling, name) for name in names}}
+
+    def _questions(self, place: int, video: Video) -> Iterator[Question]:
+        depends = {**self._depends(), "prompt": build_prompt(video, self.shown).digest()}
+        for sample in range(self.sampling.samples):
+            key = cache_key(**depends, sample=sample)
+            yield Question(video, self.shown, place, sample, 0, _seed(key, 0), key)
+
+    def _replies(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
+        """A reply with scores to every question, by place and sample."""
+        found = self._known(questions)
+        open_ones = [question for question in questions if (question.place, question.sample) not in found]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, disable=not self.progress or not open_ones) as progress:
+            task = progress.add_task(self.name, total=len(questions), completed=len(found))
+            while open_ones:
+                rejected = []
+                with closing(self._ask(open_ones)) as answers:
+                    for question, reply in answers:
+                        error = self._examine(question, reply)
+                        if error:
+                            rejected.append((question, error))
+                        else:
+                            found[question.place, question.sample] = reply
+                            progress.advance(task)
+                open_ones = self._redrawn(rejected)
+        return found
+
+    def _known(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
+        """What the cache has."""
+        known = {(q.place, q.sample): self._cache.get(q.key) for q in questions} if self._cache else {}
+        found = {place: reply for place, reply in known.items() if reply is not None}
+        self.counts["cached"] += len(found)
+        return found
+
+    def _redrawn(self, rejected: Sequence[tuple[Question, ReplyError]]) -> list[Question]:
+        """The questions once more.
+
+        Raises:
+            ReplyError: they were asked often enough.
+        """
+        if rejected and rejected[0][0].attempt >= self.sampling.again:
+            raise rejected[0][1]
+        return [
+            replace(question, attempt=question.attempt + 1, seed=_seed(question.key, question.attempt + 1))
+            for question, _ in rejected
+        ]
+
+    @cached_property
+    def _rejects(self) -> ReplyCache:
+        """Where replies without scores go."""
+        return self._cache or ReplyCache(tempfile.mkdtemp(prefix="roboalign-judge-"))
+
+    def _examine(self, question: Question, reply: str) -> ReplyError | None:
+        """Keep a reply that gives scores; else say what is wrong with it, and where it is."""
+        self.counts["asked"] += 1
+        try:
+            scores = parse_reply(reply).scores
+        except ReplyError as error:
+            self.counts["rejected"] += 1
+            path = self._rejects.reject(question.key, question.attempt, reply)
+            return ReplyError(
+                f"judge {self.name}: video {question.place}, sample {question.sample}, drawn {question.attempt + 1} "
+                f"times: {error}; the reply is kept in {path}"
+            )
+        if self._cache:
+            facts = {"judge": self.name, "instruction": question.video.instruction, "scores": dict(scores)}
+            self._cache.put(question.key, reply, facts)
+        return None
+
+
+def _seed(key: str, attempt: int) -> int:
+    """31 bits, another draw for every question and attempt."""
+    return int(cache_key(key=key, attempt=attempt)[:8], 16) >> 1

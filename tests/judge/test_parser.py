@@ -1,0 +1,183 @@
+"""Replies as models send them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from judge_support import reply
+
+from roboalign_core.judge.parser import LOOKED_AT, ReplyError, parse_reply
+from roboalign_core.judge.targets import target_reply
+from roboalign_core.rubric import DIMENSIONS, HIGHEST, KEYS
+
+SCORES = (3, 1, 0, 1, 1, 2)
+GOOD = {"reasoning": "It moves.", **dict(zip(KEYS, SCORES, strict=True))}
+TEXT = json.dumps(GOOD)
+OTHER = json.dumps({**GOOD, **dict.fromkeys(KEYS, 0)})
+
+
+def changed(**values: object) -> str:
+    return json.dumps({**GOOD, **values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        json.dumps(GOOD, indent=2),
+        f"```json\n{TEXT}\n```",
+        f"The arm moves {{slowly}} to the cube.\n{TEXT}\nThat is all.",
+        f"<think>Perhaps {OTHER}?</think>\n{TEXT}",
+        f"<think>{OTHER}</think>{TEXT}<think>{OTHER}</think>",
+        f"Perhaps {OTHER}? No.\n</think>\n\n{TEXT}",
+        f"<think>It moves.\n{TEXT}",
+        f"<think>It moves.\n```json\n{TEXT}\n```\n",
+        f"{OTHER}\nOn second thoughts:\n{TEXT}",
+        f"{TEXT}\n{{}}",
+        f'{TEXT}\n{{"instruction_following": 0',
+        f"{TEXT}\n{TEXT[:-1]}",
+        json.dumps({"scores": GOOD}),
+        json.dumps({"reasoning": "It moves.", "result": {**GOOD}}),
+        json.dumps([{"video": 1}, GOOD]),
+        repr(GOOD),
+        TEXT.replace("}", ",}"),
+        TEXT.replace("It moves.", "It\nmoves.").replace("It\nmoves.", "It moves."),
+        changed(confidence=0.5, extra={"a": [1]}),
+        changed(instruction_following="3", manipulation_success=" 1 ", physics_adherence="2.0"),
+        changed(instruction_following="3/3", manipulation_success="1 / 2", physics_adherence="2 out of 2"),
+        changed(instruction_following={"score": 3, "why": "x"}, physics_adherence={"value": 2}),
+        json.dumps({"reasoning": "It moves."} | {d.title: s for d, s in zip(DIMENSIONS, SCORES, strict=True)}),
+        TEXT.replace('"instruction_following": 3', '"instruction_following": 3.0'),
+        "x" * 100_000 + TEXT,
+        TEXT + "\n" * LOOKED_AT,
+    ],
+)
+def test_what_models_send(text: str) -> None:
+    found = parse_reply(text)
+    assert tuple(found.scores) == KEYS
+    assert tuple(found.scores.values()) == SCORES
+    assert found.reasoning == "It moves."
+
+
+def test_in_between_scores_and_silence() -> None:
+    text = changed(instruction_following=1.5, reasoning=None)
+    assert parse_reply(text).scores["instruction_following"] == 1.5
+    assert parse_reply(text).reasoning == ""
+    assert parse_reply(TEXT.replace("It moves.", "It\nmoves.")).reasoning == "It\nmoves."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found none in ''"),
+        ("The robot does well.", "found none in 'The robot does well.'"),
+        (TEXT[:-1], "found none in "),
+        (f"<think>{TEXT}</think>", "found none in "),
+        (f"<think>Perhaps {TEXT} or", "found a thought without an end"),
+        (f"<think>Perhaps {TEXT} or {{this}}", "found a thought without an end"),
+        (f"{TEXT}</think>", "found none in "),
+        (
+            json.dumps({k: v for k, v in GOOD.items() if k not in KEYS[1:3]}),
+            "none with manipulation_success, action_out",
+        ),
+        (changed(instruction_following=4), "instruction_following: expected 0 to 3, found 4"),
+        (changed(physics_adherence=-1), "physics_adherence: expected 0 to 2, found -1"),
+        (changed(contact_realism=1.01), "contact_realism: expected 0 to 1, found 1.01"),
+        (f"{TEXT} {changed(contact_realism=2)}", "contact_realism: expected 0 to 1, found 2"),
+        (TEXT.replace(": 3", ": NaN"), "instruction_following: expected 0 to 3, found nan"),
+        (TEXT.replace(": 3", ": Infinity"), "instruction_following: expected 0 to 3, found nan"),
+        (TEXT.replace(": 3", ": 1e999"), "instruction_following: expected 0 to 3, found nan"),
+        (TEXT.replace(": 3", ": " + "9" * 3000), "instruction_following: expected 0 to 3, found nan"),
+        (changed(instruction_following=True), "instruction_following: expected a number from 0 to 3, found True"),
+        (changed(instruction_following=None), "instruction_following: expected a number from 0 to 3, found None"),
+        (changed(instruction_following=[3]), r"expected a number from 0 to 3, found \[3\]"),
+        (changed(instruction_following="3/5"), "expected a number from 0 to 3, found '3/5'"),
+        (changed(instruction_following="two"), "expected a number from 0 to 3, found 'two'"),
+        (changed(instruction_following="5/3"), "expected 0 to 3, found 5"),
+        (changed(instruction_following="x" * 500), "found 'xxx.* .* xxx"),
+        (TEXT + "x" * LOOKED_AT, "found none in"),
+    ],
+)
+def test_what_gives_no_scores(text: str, message: str) -> None:
+    with pytest.raises(ReplyError, match=message) as found:
+        parse_reply(text)
+    assert len(str(found.value)) < 500
+
+
+PIECES = st.sampled_from(
+    [
+        *(TEXT, OTHER, TEXT[:-1], repr(GOOD), "<think>", "</think>", "```", "```json", "{", "}", '"', "'", "[", "]"),
+        *(",", ":", "NaN", "\\", "\n", "instruction_following", '"instruction_following": 2', "{'a': (1, 2)}", "1e999"),
+        *("\ud800", "é"),
+    ]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["2/3", "1", "NaN"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*KEYS, "score", "x"]), inner),
+    max_leaves=8,
+)
+
+
+def scores_or_one_error(text: str) -> None:
+    try:
+        found = parse_reply(text)
+    except ReplyError as error:
+        if not str(error).startswith("reply: "):
+            raise
+        return
+    assert tuple(found.scores) == KEYS
+    raw = np.array(list(found.scores.values()))
+    assert ((raw >= 0) & (raw <= HIGHEST)).all()
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(PIECES | st.text(max_size=8), max_size=12).map("".join))
+def test_any_text_gives_scores_or_one_error(text: str) -> None:
+    scores_or_one_error(text)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.sampled_from([*KEYS, "reasoning", "scores", "Contact Realism"]), VALUES))
+@example({key: {"score": math.nan} for key in KEYS})
+def test_any_object_gives_scores_or_one_error(value: dict[str, object]) -> None:
+    scores_or_one_error(json.dumps(value))
+    scores_or_one_error(repr(value))
+    scores_or_one_error(json.dumps({**dict.fromkeys(KEYS, 1), **value}))
+
+
+@pytest.mark.parametrize("piece", ["{", '{"a":', "{'a':", '{"', "[{", "<think>", "</think>", "{}", "{0:[", "{'a':-"])
+def test_long_nonsense_takes_no_time(piece: str) -> None:
+    began = time.process_time()
+    scores_or_one_error(piece * (400_000 // len(piece)))
+    assert time.process_time() - began < 5
+
+
+@given(st.tuples(*(st.sampled_from([*range(int(most) + 1), 0.25, int(most) - 0.4]) for most in HIGHEST)), st.booleans())
+def test_target_replies_say_what_they_are_made_from(scores: tuple[float, ...], thought_is_open: bool) -> None:
+    text = target_reply(scores, thought_is_open)
+    found = parse_reply(("<think>" if thought_is_open else "") + text)
+    np.testing.assert_allclose(list(found.scores.values()), scores, atol=0.005)
+    assert found.reasoning
+    assert text.index("Instruction Following: ") < text.index('{"reasoning"')  # thought first
+    for dimension, score in zip(DIMENSIONS, scores, strict=True):
+        assert f"{dimension.title}: {dimension.steps[math.floor(score + 0.5)]} (" in text
+
+
+def test_targets_out_of_range_are_refused() -> None:
+    with pytest.raises(ReplyError, match=r"contact_realism: expected 0 to 1, found 1\.3"):
+        target_reply((3, 2, 1, 1, 1.3, 2), False)
+
+
+def test_the_reply_of_other_tests_is_one() -> None:
+    assert tuple(parse_reply(reply(*SCORES)).scores.values()) == SCORES
