@@ -100,7 +100,7 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
         "data": data.identity,
         "world_model": config.world_model,
     }
-    trainer = Replica if getattr(stage, "replica", False) else Trainer
+    trainer: type[Any] = Replica if getattr(stage, "replica", False) else Trainer
     figures = trainer(stage, config.loop, Path(config.out), identity).train()
     return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
 
