@@ -231,6 +231,7 @@ def test_frames_can_be_the_images_themselves(tmp_path: Path, pixels: np.ndarray)
     np.testing.assert_array_equal(episode.frames, pixels[:5])
     np.testing.assert_array_equal(episode.actions[:, 0], [10, 20, 400, 410, 0])
     assert "/front/image_raw: 1 messages that came twice were dropped" in str(results["detail"]["notes"])
+    assert "frames lie 0.010 s apart (median), 0.100 s by the rate" in str(results["detail"]["notes"])
     [episode], _ = convert(bag, frames="front")  # a target must be known at the second frame
     np.testing.assert_array_equal(episode.actions[:, 0], [10, 20, 400, 410, 410])
 
@@ -283,9 +284,13 @@ def test_stamps_of_another_clock(tmp_path: Path, recorded: list[Message], pixels
 # -- episodes, instructions, success ---------------------------------------------------------------------------------
 
 
-def test_a_topic_cuts_a_bag_into_episodes(tmp_path: Path, recorded: list[Message], pixels: np.ndarray) -> None:
-    """Episode 1 is told at 0 and ends at 250, episode 2 runs from 390 on; in between, someone judges the first."""
-    marks = [told("/episode", ms - DELAY / MS, label) for ms, label in ((-50, 0), (0, 1), (250, 0), (390, 2))]
+@pytest.mark.parametrize("end", [250, 390])
+def test_a_topic_cuts_a_bag_into_episodes(
+    tmp_path: Path, recorded: list[Message], pixels: np.ndarray, end: int
+) -> None:
+    """Episode 7 is told at 0 and ends; episode 9 runs from 390 on; before that its task is told, the first judged."""
+    marks = [(-50, 0), (0, 7), *([(end, 0)] if end < 390 else []), (390, 9)]
+    marks = [told("/episode", ms - DELAY / MS, label) for ms, label in marks]
     words = [told("/instruction", ms, text) for ms, text in ((-400, "push"), (380, "pull"))]
     judged = [told("/success", 300, True), told("/success", 850, False)]
     everything = sorted([*recorded, *marks, *words, *judged], key=lambda message: message[1])
@@ -294,11 +299,11 @@ def test_a_topic_cuts_a_bag_into_episodes(tmp_path: Path, recorded: list[Message
     }  # fmt: skip
     episodes, results = convert(write(tmp_path / "bag", everything), **settings)
     assert [(len(episode), episode.instruction, episode.success) for episode in episodes] == [
-        (3, "push", True),
+        (3 + (end > 300), "push", True),
         (4, "pull", False),
     ]
-    np.testing.assert_array_equal(episodes[0].frames, pixels[:3])
-    np.testing.assert_array_equal(episodes[0].actions, ACTIONS[[0, 1, 1]])
+    np.testing.assert_array_equal(episodes[0].frames, pixels[: len(episodes[0])])
+    np.testing.assert_array_equal(episodes[0].actions, ACTIONS[[0, 1, 1] if end < 300 else [0, 1, 2, 2]])
     np.testing.assert_array_equal(episodes[1].frames, pixels[4:])
     np.testing.assert_array_equal(episodes[1].actions, ACTIONS[[4, 5, 6, 7]])
     assert set(results["detail"]["notes"]) == {f"{tmp_path / 'bag'}: episode {label}: front" for label in (1, 2)}

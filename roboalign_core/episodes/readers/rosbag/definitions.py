@@ -18,6 +18,13 @@ _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_]*/(msg|action)/[A-Za-z][A-Za-z0-9_]*")
 _BASES = frozenset({"bool", "byte", "char", "float32", "float64", "string"}) | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+# Types whose fields are read by name; a recording may not define them in another way.
+_OURS = (
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
+    "std_msgs/msg/Header",
+    "builtin_interfaces/msg/Time",
+)
 _LONGEST_TEXT = 1 << 20
 _LONGEST_ARRAY = 4096  # of a fixed length: rosbags may write lines of code for each element
 
@@ -70,6 +77,8 @@ def _needed(kind: str, defined: Mapping[str, Any]) -> dict[str, Any]:
         definition = defined.get(name) or _humble().fielddefs.get(name)
         if definition is None or not _TYPE.fullmatch(name):
             raise RoboAlignError(f"{kind:.100}: expected definitions of all types in it, found none of {name:.100}")
+        if name in _OURS and definition[1] != _humble().fielddefs[name][1]:
+            raise RoboAlignError(f"{name}: expected the fields that ROS gives it, found others")
         needed[name] = definition[1]
         for field_name, field in definition[1]:
             if not _FIELD.fullmatch(field_name) or not _is_plain(field):

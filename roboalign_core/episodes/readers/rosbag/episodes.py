@@ -25,13 +25,13 @@ class Span:
     Attributes:
         start, stop: from, and up to but without.
         until: when the next episode starts; what is said before then is still about this one.
-        label: what the episode's topic said; None where there is none.
+        number: of the episode in its bag, from 1; None where the bag is the episode.
     """
 
     start: int = -_ALWAYS
     stop: int = _ALWAYS
     until: int = _ALWAYS
-    label: int | None = None
+    number: int | None = None
 
 
 def spans_of(survey: Survey, source: Source) -> list[Span]:
@@ -44,11 +44,11 @@ def spans_of(survey: Survey, source: Source) -> list[Span]:
     labels = survey.values(source, track)
     starts = [place for place, label in enumerate(labels) if place == 0 or labels[place - 1] != label]
     edges = [int(track.stamps[place]) for place in starts] + [_ALWAYS]
-    runs = [(labels[place], *edge) for place, edge in zip(starts, pairwise(edges), strict=True) if labels[place]]
+    runs = [edge for place, edge in zip(starts, pairwise(edges), strict=True) if labels[place]]
     if not runs:
         raise RoboAlignError(f"{source.topic}: expected a number other than 0, found none")
-    nexts = [start for _, start, _ in runs[1:]] + [_ALWAYS]
-    return [Span(start, stop, until, label) for (label, start, stop), until in zip(runs, nexts, strict=True)]
+    nexts = [start for start, _ in runs[1:]] + [_ALWAYS]
+    return [Span(*run, until, place + 1) for place, (run, until) in enumerate(zip(runs, nexts, strict=True))]
 
 
 def frame_times(survey: Survey, topics: Topics, span: Span) -> Times:
@@ -148,7 +148,7 @@ def instruction_of(survey: Survey, topics: Topics, span: Span, last: int) -> str
             raise RoboAlignError(f"{path}: expected the instruction as UTF-8 text, found: {error}") from error
     if told.source is None:
         return (told.text or "").strip()
-    track = survey.track(told.source.topic, span.start, span.stop if span.label is None else last + 1)
+    track = survey.track(told.source.topic, span.start, span.stop if span.number is None else last + 1)
     texts = survey.values(told.source, track)
     if not texts:
         texts = survey.values(told.source, survey.track(told.source.topic, -_ALWAYS, span.start))[-1:]

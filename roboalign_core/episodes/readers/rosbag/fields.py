@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -96,7 +95,7 @@ class Field:
         if kind is ValueKind.LABEL and (flag or whole):
             return int(value)
         number = flag or whole or isinstance(value, (float, np.floating))
-        if kind is ValueKind.NUMBER and number and math.isfinite(value) and abs(value) <= _LARGEST:
+        if kind is ValueKind.NUMBER and number and abs(value) <= _LARGEST:
             return float(value)
         raise RoboAlignError(f"{where}: field {self.path}: expected {kind.value}, found {_described(value)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import Recording
 from roboalign_core.episodes.readers.rosbag import alignment
+from roboalign_core.episodes.readers.rosbag.alignment import NS
 from roboalign_core.episodes.readers.rosbag.bags import find_bags, holds_bags, opened
 from roboalign_core.episodes.readers.rosbag.episodes import (
     Columns,
@@ -26,6 +27,7 @@ from roboalign_core.episodes.readers.rosbag.tracks import Survey, frames, survey
 from roboalign_core.errors import RoboAlignError
 
 STATE = "observation.state"
+_OFF_RATE = 0.2  # share by which frames may be slower or faster than the rate without a note
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class RosbagReader:
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each bag, or each episode in it, and camera."""
+        surveys = _Surveys()
         for bag in find_bags(path):
             if self.topics is None:
                 raise _no_topics(bag)
-            yield from _BagEpisodes(bag, self.topics, self.name).recordings()
+            yield from _BagEpisodes(bag, self.topics, self.name, surveys).recordings()
 
 
 def _no_topics(bag: Path) -> RoboAlignError:
@@ -60,16 +63,30 @@ def _no_topics(bag: Path) -> RoboAlignError:
 
 
 @dataclass
+class _Surveys:
+    """The survey of the bag that was last asked for: its cameras and episodes are asked for one after the other."""
+
+    newest: Survey | None = None
+
+    def of(self, path: Path, topics: Topics) -> Survey:
+        if self.newest is None or self.newest.path != path:
+            self.newest = None  # two would be in memory otherwise
+            self.newest = survey(path, topics)
+        return self.newest
+
+
+@dataclass(frozen=True)
 class _BagEpisodes:
-    """The episodes of one bag, which is surveyed once."""
+    """The episodes of one bag."""
 
     path: Path
     topics: Topics
     source: str
+    surveys: _Surveys
 
-    @cached_property
+    @property
     def survey(self) -> Survey:
-        return survey(self.path, self.topics)
+        return self.surveys.of(self.path, self.topics)
 
     def recordings(self) -> Iterator[Recording]:
         try:
@@ -78,26 +95,30 @@ class _BagEpisodes:
             spans = [Span()]
         extras = {STATE: tuple(self.topics.state)} if self.topics.state else {}
         for span in spans:
-            episode = f"{self.path}" if span.label is None else f"{self.path}: episode {span.label}"
+            episode = f"{self.path}" if span.number is None else f"{self.path}: episode {span.number}"
             for camera in self.topics.cameras:
                 notes: list[str] = []
                 load = partial(self._read, span, camera, notes)
                 yield Recording(f"{episode}: {camera}", camera, self.topics.action, load, notes, extras)
 
     def _read(self, span: Span, camera: str, notes: list[str]) -> Episode:
-        notes[:] = self.survey.notes
-        times = frame_times(self.survey, self.topics, span)
-        columns = Columns(self.survey, self.topics, span, times, notes)
+        survey = self.survey
+        notes[:] = survey.notes
+        times = frame_times(survey, self.topics, span)
+        seconds = float(np.median(np.diff(times))) / NS
+        if abs(seconds * self.topics.rate - 1) > _OFF_RATE:
+            notes.append(f"frames lie {seconds:.3f} s apart (median), {self.topics.period:.3f} s by the rate")
+        columns = Columns(survey, self.topics, span, times, notes)
         track = columns.track(topic := self.topics.cameras[camera])
         shown = alignment.newest(track.stamps, times)
         if repeated := int((np.diff(shown) == 0).sum()):
             notes.append(f"{topic}: {repeated} of {len(times)} frames repeat the image before")
         actions, state = columns.actions(), columns.state()
         return Episode(
-            frames=frames(self.survey, topic, track.places[shown]),
+            frames=frames(survey, topic, track.places[shown]),
             actions=actions.astype(np.float32),
-            instruction=instruction_of(self.survey, self.topics, span, int(times[-1])),
-            success=success_of(self.survey, self.topics, span),
+            instruction=instruction_of(survey, self.topics, span, int(times[-1])),
+            success=success_of(survey, self.topics, span),
             fps=self.topics.rate,
             source=self.source,
             camera=camera,
