@@ -161,7 +161,8 @@ def _message(reply: Mapping[str, Any]) -> str | None:
         content = "".join(part for part in parts if isinstance(part, str))
     thought = next((message[key] for key in ("reasoning_content", "reasoning") if message.get(key)), None)
     if isinstance(thought, str):  # servers that look for its end in vain take the whole reply for a thought
-        return f"<think>{thought}</think>\n{content}" if content else f"<think>{thought}"
+        closed = isinstance(content, str) and content.strip()
+        return f"<think>{thought}</think>\n{content}" if closed else f"<think>{thought}"
     if not isinstance(content, str):
         return None
     if choices[0].get("finish_reason") == "length" and "</think>" not in content:
