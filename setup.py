@@ -39,11 +39,13 @@ VERBS = {
     "evaluate": "roboalign_core.evaluation.verb:VERB",
     "plan": "roboalign_core.planning.verb:VERB",
     "rollout": "roboalign_core.evaluation.rollout:VERB",
+    "score": "roboalign_core.reward.score:VERB",
     "train": "roboalign_core.training.verb:VERB",
 }
 
 STUDIES = {
     "closed_loop": "roboalign_sim.study:STUDY",
+    "reward": "roboalign_core.evaluation.reward:STUDY",
     "swr": "roboalign_core.evaluation.swr:STUDY",
     "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from roboalign_core.benchmark import Benchmark
     from roboalign_core.episodes import Episode, EpisodeStore
     from roboalign_core.planning import CEMConfig, CEMPlanner
-    from roboalign_core.reward import ProgressModel
+    from roboalign_core.reward import ProgressModel, RewardModel
     from roboalign_core.rubric import DIMENSIONS, Scores
     from roboalign_core.world_model import WorldModel
 
@@ -22,6 +22,7 @@ _HOMES = {
     "EpisodeStore": "roboalign_core.episodes",
     "WorldModel": "roboalign_core.world_model",
     "ProgressModel": "roboalign_core.reward",
+    "RewardModel": "roboalign_core.reward",
     "CEMPlanner": "roboalign_core.planning",
     "CEMConfig": "roboalign_core.planning",
 }
@@ -34,10 +35,10 @@ __all__ = [
     "Episode",
     "EpisodeStore",
     "ProgressModel",
+    "RewardModel",
     "RoboAlignError",
     "Scores",
     "WorldModel",
-    "",
 ]
 
 

@@ -103,6 +103,57 @@ def paired_gain_pct(
     return _interval(float(gain(everything)[0]), _resample(len(first), gain, resamples, seed), confidence)
 
 
+def bootstrap_groups(
+    statistic: Callable[[NDArray[np.int64]], float],
+    groups: Sequence[str],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic with a percentile bootstrap interval over groups of rows that are not independent of each other.
+
+    Args:
+        statistic: from row numbers (M,), in which rows may come again, to a number; NaN where it has none.
+        groups: for each of the N rows the name of its group, e.g. of the episode that it was made from.
+        confidence: coverage, in 0..1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        RoboAlignError: no rows, no value on all of them, or on less than half of the resamples.
+    """
+    rows, starts, lengths = group_rows(groups)
+    value = statistic(rows)
+    generator = np.random.default_rng(seed)
+    draws = np.array([statistic(rows[_drawn(starts, lengths, generator)]) for _ in range(resamples)])
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or 2 * len(draws) < resamples:
+        raise RoboAlignError(
+            f"bootstrap_groups: expected a value on {len(rows)} rows and most resamples of their {len(starts)} groups, "
+            f"found {value} and {len(draws)} of {resamples}"
+        )
+    return percentile_interval(value, draws, confidence)
+
+
+def group_rows(groups: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers (N,) sorted by group; where in them each group starts, and its length, (G,) each.
+
+    Raises:
+        RoboAlignError: no rows.
+    """
+    if not len(groups):
+        raise RoboAlignError("bootstrap over groups: expected at least one row, found none")
+    _, inverse, lengths = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    return np.argsort(inverse, kind="stable"), starts, lengths
+
+
+def percentile_interval(value: float, draws: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
+    """An estimate with the percentiles of its resamples as limits."""
+    return _interval(value, draws, confidence)
+
+
 def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Success rate with Wilson's score interval (Wilson 1927), which holds near 0 and 1 and for few trials.
 
@@ -128,6 +179,14 @@ def _resample(
     block = max(1, _BLOCK // count)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     return np.concatenate([statistic(generator.integers(0, count, size=(size, count))) for size in sizes])
+
+
+def _drawn(starts: NDArray[np.int64], lengths: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Places of all rows of as many groups as there are, drawn with replacement."""
+    chosen = generator.integers(0, len(starts), len(starts))
+    counts = lengths[chosen]
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(np.repeat(starts[chosen], counts) + offsets)
 
 
 def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> Interval:
