@@ -56,7 +56,7 @@ $(STAMPS)/torch: requirements/torch.txt $(STAMPS)/python
 
 $(STAMPS)/packages: setup.py requirements/constraints.txt requirements/ros_build.txt requirements/robosuite_python313.txt $(STAMPS)/torch
 	echo 'installing Python packages (about a minute)'
-	$(PIP) install -q --no-build-isolation -c requirements/constraints.txt -r requirements/ros_build.txt -e '.[sim,ros,hdf5,viz,dev]'
+	$(PIP) install -q --no-build-isolation -c requirements/constraints.txt -r requirements/ros_build.txt -e '.[sim,ros,hdf5,rosbag,viz,review,dev]'
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then
 	    $(PIP) install -q --no-build-isolation -c requirements/constraints.txt -r requirements/robosuite_python313.txt
 	    $(PIP) install -q --no-deps mink==0.0.5 robosuite==1.5.2

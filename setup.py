@@ -25,14 +25,23 @@ EXTRAS = {
     "judge": ["torchvision>=0.25", "peft>=0.20", "accelerate>=1.10", "httpx2>=2,<3"],
     "perceptual": ["torchvision>=0.25", "lpips==0.1.4"],
     "hdf5": ["h5py>=3.10"],
+    # TensorFlow asks for older releases of h5py or tensorboard than requirements/constraints.txt names.
+    "rlds": ["tensorflow>=2.16", "tensorflow-datasets>=4.9.4"],
+    "rosbag": ["rosbags>=0.11.9,<0.12", "backports.zstd>=1; python_version < '3.14'"],
     "viz": ["matplotlib>=3.8"],
+    "review": ["starlette>=1,<2", "uvicorn>=0.30"],
     "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", "types-PyYAML"],
 }
 
 VERBS = {
     "bench": "roboalign_core.benchmarks.verb:VERB",
+    "benchmark.agreement": "roboalign_core.benchmark.agreement:VERB",
     "benchmark.annotate": "roboalign_core.judge.annotate:VERB",
+    "benchmark.build": "roboalign_core.benchmark.build:VERB",
+    "benchmark.review": "roboalign_core.benchmark.review.verb:VERB",
+    "benchmark.stats": "roboalign_core.benchmark.datasheet:VERB",
+    "benchmark.verify": "roboalign_core.benchmark.verify:VERB",
     "bundle": "roboalign_core.training.bundle:VERB",
     "collect": "roboalign_sim.collect:VERB",
     "convert": "roboalign_core.episodes.convert:VERB",
@@ -40,11 +49,19 @@ VERBS = {
     "evaluate": "roboalign_core.evaluation.verb:VERB",
     "plan": "roboalign_core.planning.verb:VERB",
     "rollout": "roboalign_core.evaluation.rollout:VERB",
+    "score": "roboalign_core.reward.score:VERB",
     "train": "roboalign_core.training.verb:VERB",
+}
+
+ORACLES = {
+    "robosuite_lift": "roboalign_sim.state_oracle:LIFT",
+    "tabletop": "roboalign_sim.state_oracle:TABLETOP",
 }
 
 STUDIES = {
     "closed_loop": "roboalign_sim.study:STUDY",
+    "oracle": "roboalign_sim.oracle_study:STUDY",
+    "reward": "roboalign_core.evaluation.reward:STUDY",
     "swr": "roboalign_core.evaluation.swr:STUDY",
     "world_model": "roboalign_core.evaluation.world_model:STUDY",
 }
@@ -101,6 +118,7 @@ setup(
         "pyarrow>=17,<26",  # 26 wants numpy 2 without saying so; robosuite wants numpy 1
         "av>=14",
         "pillow>=10",
+        "pyyaml>=6",
         "rich>=13",
         "tensorboard>=2.16",
     ],
@@ -108,6 +126,7 @@ setup(
     entry_points={
         "console_scripts": ["roboalign = roboalign_core.cli:main"],
         "roboalign.verbs": [f"{name} = {target}" for name, target in VERBS.items()],
+        "roboalign.oracles": [f"{name} = {target}" for name, target in ORACLES.items()],
         "roboalign.studies": [f"{name} = {target}" for name, target in STUDIES.items()],
     },
     zip_safe=False,

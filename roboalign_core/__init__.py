@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from roboalign_core.episodes import Episode, EpisodeStore
     from roboalign_core.judge import Judge
     from roboalign_core.planning import CEMConfig, CEMPlanner
-    from roboalign_core.reward import ProgressModel
+    from roboalign_core.reward import ProgressModel, RewardModel
     from roboalign_core.rubric import DIMENSIONS, Scores
     from roboalign_core.world_model import WorldModel
 
@@ -24,6 +24,7 @@ _HOMES = {
     "Judge": "roboalign_core.judge",
     "WorldModel": "roboalign_core.world_model",
     "ProgressModel": "roboalign_core.reward",
+    "RewardModel": "roboalign_core.reward",
     "CEMPlanner": "roboalign_core.planning",
     "CEMConfig": "roboalign_core.planning",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "EpisodeStore",
     "Judge",
     "ProgressModel",
+    "RewardModel",
     "RoboAlignError",
     "Scores",
     "WorldModel",

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from roboalign_core.errors import RoboAlignError
 
 
@@ -65,6 +67,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise RoboAlignError(f"{path}: expected a JSON file, found nothing there") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RoboAlignError(f"{path}: expected valid UTF-8 JSON, found: {error}") from error
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """Plain values only, and no key twice: YAML keeps the last of them and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the safe loader does, after a look at the keys."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands here twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read YAML of plain values: numbers, texts, lists, mappings.
+
+    Raises:
+        RoboAlignError: the file is absent, not UTF-8, not YAML, has a key twice, or asks for anything but plain values.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _YamlLoader)
+    except FileNotFoundError as error:
+        raise RoboAlignError(f"{path}: expected a YAML file, found nothing there") from error
+    except (UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise RoboAlignError(f"{path}: expected valid UTF-8 YAML of plain values, found: {error}") from error
 
 
 def _sync(path: Path) -> None:

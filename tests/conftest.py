@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for toy_benchmark
 
 _DEFAULTS = {
     "OMP_NUM_THREADS": "2",
@@ -32,3 +36,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small benchmark, see ``toy_benchmark``; tests do not change it."""
+    from toy_benchmark import make_benchmark
+
+    return make_benchmark(tmp_path_factory.mktemp("benchmark"))
+
+
+@pytest.fixture(scope="session")
+def toy_student(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a student that learned the toy benchmark; tests do not change it."""
+    from toy_benchmark import train_toy
+
+    return train_toy(toy.path, tmp_path_factory.mktemp("student"), steps=260)

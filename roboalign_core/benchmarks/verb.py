@@ -1,4 +1,4 @@
-"""``roboalign bench suite=decode|planner|session``."""
+"""``roboalign bench suite=decode|planner|session|reward``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from omegaconf import MISSING
 
 from roboalign_core.benchmarks.decode import WAYS, decode
 from roboalign_core.benchmarks.planner import plan
+from roboalign_core.benchmarks.reward import rate
 from roboalign_core.benchmarks.session import stream
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import search_config
 from roboalign_core.verb import Verb
 
-SUITES = ("decode", "planner", "session")
+SUITES = ("decode", "planner", "session", "reward")
 
 
 @dataclass
@@ -25,6 +26,7 @@ class BenchConfig:
     out: str = MISSING
     suite: str = "decode"
     world_model: str = "tabletop"
+    reward: str = "tabletop"
     ways: list[str] = field(default_factory=lambda: list(WAYS))
     candidates: list[int] = field(default_factory=lambda: [1, 16, 64])
     frames: int = 8
@@ -55,6 +57,8 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
         return plan(config.world_model, search_config(config.planner), config.order, config.repeats, config.device)
     if config.suite == "session":
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
+    if config.suite == "reward":
+        return rate(config.reward, config.candidates, config.frames, config.repeats, config.seed, config.device)
     return decode(
         config.world_model,
         config.ways,
@@ -66,4 +70,4 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
     )
 
 
-VERB = Verb("bench", "times decoding, planning and long streams on this machine", BenchConfig, run)
+VERB = Verb("bench", "times decoding, planning, long streams and scoring on this machine", BenchConfig, run)

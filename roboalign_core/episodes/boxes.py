@@ -1,7 +1,7 @@
 """Bounding boxes: where in an image the robot and the objects are seen.
 
 A store keeps them as the per-frame extra ``observation.boxes``: for each name four columns, fractions of the image's
-width and height from its upper left corner. What is not seen has a box of zeros.
+width and height from its upper left corner. What is not seen has a box of zeros. The robot's box is the first.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from omegaconf import MISSING
 from rich.progress import track
 
 from roboalign_core.episodes.episode import Episode
-from roboalign_core.episodes.readers import ActionMeaning, Recording, choose_reader
-from roboalign_core.episodes.resize import resize
+from roboalign_core.episodes.readers import Recording, choose_reader
+from roboalign_core.episodes.resize import frame_size, resize
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.episodes.video import VideoCodec
@@ -38,6 +38,8 @@ class ConvertConfig:
         out: a new folder. It becomes one store if all episodes share camera, size and rate; otherwise it holds one
             store for each combination, named by the camera, and by rate and size where a camera has several.
         format: name of a reader, or "auto".
+        fps: frames per second, where the source does not tell them or tells others than it was recorded at.
+        options: a yaml file with what the format needs to know, if it needs anything.
         size: "native", or [height, width] to which frames are resized.
         camera: read this camera only.
         lossless: keep every pixel exactly.
@@ -48,6 +50,8 @@ class ConvertConfig:
     src: str = MISSING
     out: str = MISSING
     format: str = "auto"
+    fps: float | None = None
+    options: str | None = None
     size: Any = "native"
     camera: str | None = None
     lossless: bool = False
@@ -59,38 +63,50 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
     """Read ``src`` and write ``out``. Nothing is left at ``out`` unless all went well.
 
     Returns:
-        episodes, frames, cameras, skipped (numbers); frame_psnr_db, decoded against source frames, over a sample;
-        under "detail" the stores with the meaning of their action columns, and what was skipped and why.
+        episodes, frames, cameras, skipped, noted (numbers); frame_psnr_db, decoded against source frames, over a
+        sample; under "detail" the stores with the meaning of their action columns, what was skipped and why, and what
+        is to be known of episodes that were not.
 
     Raises:
         RoboAlignError: the source is not understood, an episode is damaged, or ``out`` is there already.
     """
-    source, out, size = Path(config.src), Path(config.out), _size(config.size)
-    reader = choose_reader(source, config.format)
+    source, out, size = Path(config.src), Path(config.out), frame_size(config.size)
+    if config.fps is not None and not 0 < config.fps <= 1000:
+        raise RoboAlignError(f"fps: expected a rate above 0 and up to 1000, found {config.fps!r}")
+    reader = choose_reader(source, config.format, Path(config.options) if config.options else None)
     recordings = [item for item in reader.recordings(source) if config.camera in (None, item.camera)]
     if not recordings:
         raise RoboAlignError(f"{source}: expected recordings of {config.camera or 'any camera'}, found none")
+    untimed = next((item for item in recordings if not item.has_rate and config.fps is None), None)
+    if untimed is not None:
+        raise RoboAlignError(f"{untimed.name}: expected fps=…, frames per second, which {reader.name} does not tell")
     skipped: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}
     with _folder_made_whole(out) as folder:
         sinks = _Sinks(folder, config)
         for recording in track(recordings, description="converting", transient=True):
             try:
-                sinks.add(_resized(_load(recording), size), recording.action)
+                sinks.add(_resized(_load(recording, config.fps), size), recording)
             except RoboAlignError as error:
                 if not config.skip_bad:
                     raise
                 skipped[recording.name] = str(error)
+            else:
+                if recording.notes:
+                    notes[recording.name] = list(recording.notes)
         stores = sinks.finish()
     return {
         "episodes": sum(sink.episodes for sink in stores.values()),
         "frames": sum(sink.frames for sink in stores.values()),
         "cameras": len({sink.spec.camera for sink in stores.values()}),
         "skipped": len(skipped),
+        "noted": len(notes),
         "frame_psnr_db": _psnr(np.concatenate([sink.errors for sink in stores.values()])),
         "detail": {
             "format": reader.name,
             "stores": {str(out / name): sink.summary() for name, sink in stores.items()},
             "skipped": skipped,
+            "notes": notes,
         },
     }
 
@@ -148,11 +164,13 @@ class _Sinks:
         self._config = config
         self._sinks: dict[tuple[str, float, int, int], _Sink] = {}
 
-    def add(self, episode: Episode, action: ActionMeaning) -> None:
+    def add(self, episode: Episode, recording: Recording) -> None:
+        action = recording.action
         height, width = episode.frames.shape[1:3]
         key = (episode.camera, episode.fps, height, width)
         if key not in self._sinks:
-            spec = StoreSpec.like(episode, action.names, action.units, self._config.crf, self._config.lossless)
+            crf, lossless = self._config.crf, self._config.lossless
+            spec = StoreSpec.like(episode, action.names, action.units, crf, lossless, recording.extras)
             self._sinks[key] = _Sink(EpisodeStore.create(self._folder / f"store-{len(self._sinks)}", spec))
         spec = self._sinks[key].spec
         if (spec.action_names, spec.action_units) != (action.names, action.units):
@@ -203,21 +221,14 @@ def _folder_made_whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _load(recording: Recording) -> Episode:
+def _load(recording: Recording, fps: float | None) -> Episode:
     try:
-        return recording.load()
+        episode = recording.load()
+        return episode if fps is None else replace(episode, fps=float(fps))
     except RoboAlignError as error:
         if recording.name in str(error):
             raise
         raise RoboAlignError(f"{recording.name}: {error}") from error
-
-
-def _size(size: Any) -> tuple[int, int] | None:
-    if size == "native":
-        return None
-    if isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(v, int) and 0 < v < 65536 for v in size):
-        return size[0], size[1]
-    raise RoboAlignError(f"size: expected native or [height, width], found {size!r}")
 
 
 def _resized(episode: Episode, size: tuple[int, int] | None) -> Episode:

@@ -71,8 +71,10 @@ class StoreSpec:
         action_units: tuple[str, ...] = (),
         crf: int = VideoCodec.crf,
         lossless: bool = False,
+        extras: Mapping[str, tuple[str, ...]] | None = None,
     ) -> StoreSpec:
-        """The spec that fits an episode; columns without names are numbered."""
+        """The spec that fits an episode; columns without names, also of ``extras``, are numbered."""
+        named = extras or {}
         return cls(
             fps=episode.fps,
             height=episode.frames.shape[1],
@@ -80,7 +82,7 @@ class StoreSpec:
             action_names=action_names or _numbered("action", episode.actions.shape[1]),
             source=episode.source,
             camera=episode.camera,
-            extras={key: _numbered(key, rows.shape[1]) for key, rows in episode.extras.items()},
+            extras={key: named.get(key, _numbered(key, rows.shape[1])) for key, rows in episode.extras.items()},
             action_units=action_units,
             crf=crf,
             lossless=lossless,

@@ -28,9 +28,19 @@ def of_rows(rows: NDArray[Any]) -> Stats:
 def of_frames(frames: NDArray[np.uint8]) -> Stats:
     """Statistics of pixels in [0, 1] per colour, over evenly spaced frames of (T, H, W, 3); entries are (3, 1, 1)."""
     picks = np.unique(np.linspace(0, len(frames) - 1, _IMAGE_SAMPLES).astype(int))
-    stats = of_rows(frames[picks].reshape(-1, 3))
-    scaled = {key: (value / 255.0).reshape(3, 1, 1) for key, value in stats.items() if key != "count"}
-    return {**scaled, "count": np.array([len(picks)])}
+    colours = [_of_bytes(frames[picks, :, :, colour]) for colour in range(3)]
+    stats = {key: np.array([colour[key] for colour in colours]).reshape(3, 1, 1) / 255.0 for key in colours[0]}
+    return {**stats, "count": np.array([len(picks)])}
+
+
+def _of_bytes(values: NDArray[np.uint8]) -> dict[str, float]:
+    """Exact statistics by counting: far quicker than sums over millions of pixels."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    levels = np.arange(256)
+    mean = float(counts @ levels) / values.size
+    variance = float(counts @ (levels - mean) ** 2) / values.size
+    present = np.flatnonzero(counts)
+    return {"min": float(present[0]), "max": float(present[-1]), "mean": mean, "std": variance**0.5}
 
 
 def merged(parts: Iterable[Stats]) -> Stats:

@@ -169,6 +169,25 @@ class EpisodeStore:
             extras=rows,
         )
 
+    def clip(self, index: int, first: int, length: int) -> NDArray[np.uint8]:
+        """Frames ``first`` to ``first + length - 1`` of an episode, (length, H, W, 3) uint8; nothing else is decoded.
+
+        Raises:
+            IndexError: there is no such episode.
+            RoboAlignError: the episode has no such frames, or a file is absent or damaged.
+        """
+        index = self._at(index)
+        where, summary = self._locations[index], self._summaries[index]
+        if length < 1 or not 0 <= first <= summary.length - length:
+            raise RoboAlignError(
+                f"{self.path}: episode {index}: expected frames 0 to {summary.length - 1}, "
+                f"found {length} from {first} on"
+            )
+        self.check_sizes(where.group)
+        frames = np.empty((length, self.spec.height, self.spec.width, 3), np.uint8)
+        video.decode_into(frames, self.file("video", where.group), where.first_in_group + first, self.spec.fps)
+        return frames
+
     def append(self, episodes: Sequence[Episode]) -> None:
         """Write episodes as one new group of files.
 

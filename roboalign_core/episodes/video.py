@@ -128,6 +128,31 @@ def decode(
         raise RoboAlignError(f"{path}: expected {count} frames from frame {first} on, found {found}")
 
 
+def decode_timed(path: str | os.PathLike[str], start: float = 0.0) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Yield the frames from ``start`` (s) on, each with its time in seconds and as (H, W, 3) uint8.
+
+    Raises:
+        RoboAlignError: the file is absent, not a video, damaged, or a frame has no time.
+    """
+    if not Path(path).is_file():
+        raise RoboAlignError(f"{path}: expected a video, found nothing there")
+    time = 0.0
+    try:
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
+            stream = _strict_stream(container, path)
+            reformatter = VideoReformatter()
+            if start > 0 and stream.time_base:
+                container.seek(int(start / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                if frame.time is None:
+                    raise RoboAlignError(f"{path}: expected a time for each frame, found none after {time:.3f} s")
+                time = frame.time
+                if time >= start:
+                    yield time, _pixels(reformatter, frame)
+    except av.FFmpegError as error:
+        raise RoboAlignError(f"{path}: expected a readable video, found damage after {time:.3f} s: {error}") from error
+
+
 def decode_into(out: NDArray[np.uint8], path: str | os.PathLike[str], first: int = 0, fps: float | None = None) -> None:
     """Decode ``len(out)`` frames into ``out`` (T, H, W, 3) uint8; errors as in `decode`, or if sizes differ."""
     for row, frame in enumerate(decode(path, first, len(out), fps)):
@@ -214,9 +239,7 @@ def _video_stream(container: av.container.InputContainer, path: str | os.PathLik
 def _frames_from(
     container: av.container.InputContainer, path: str | os.PathLike[str], first: int, fps: float | None
 ) -> Iterator[NDArray[np.uint8]]:
-    stream = _video_stream(container, path)
-    stream.thread_count = 1
-    stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is an error, not a guess
+    stream = _strict_stream(container, path)
     reformatter = VideoReformatter()  # shared, because building the colour conversion costs more than a small frame
     if first:
         if fps is None:
@@ -227,4 +250,15 @@ def _frames_from(
     for frame in container.decode(stream):
         if first and frame.pts is not None and round(frame.pts * (frame.time_base or time_base) * rate) < first:
             continue
-        yield cast(NDArray[np.uint8], reformatter.reformat(frame, format="rgb24").to_ndarray())
+        yield _pixels(reformatter, frame)
+
+
+def _strict_stream(container: av.container.InputContainer, path: str | os.PathLike[str]) -> VideoStream:
+    stream = _video_stream(container, path)
+    stream.thread_count = 1
+    stream.codec_context.options = {"err_detect": "explode"}  # a damaged frame is an error, not a guess
+    return stream
+
+
+def _pixels(reformatter: VideoReformatter, frame: VideoFrame) -> NDArray[np.uint8]:
+    return cast(NDArray[np.uint8], reformatter.reformat(frame, format="rgb24").to_ndarray())

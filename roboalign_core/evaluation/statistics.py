@@ -14,6 +14,7 @@ from roboalign_core.errors import RoboAlignError
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _BLOCK = 4_000_000  # indices drawn at a time, 32 MB
+_UNDEFINED = 0.05  # of the resamples; an interval of what is left would promise too much
 
 Values = Sequence[float] | NDArray[np.floating]
 
@@ -62,6 +63,41 @@ def bootstrap_median(
     return _interval(float(np.median(data)), draws, confidence)
 
 
+def bootstrap(
+    count: int,
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Any statistic of N independent units, with a percentile bootstrap interval.
+
+    Some statistics (a correlation where all values are alike) are undefined for some data; they give NaN there.
+
+    Args:
+        count: N, at least 1.
+        statistic: from rows ``(R, N)``, each row the numbers of the units of one sample, to ``(R,)``.
+        confidence: coverage, in 0..1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        NaN as value where it is undefined, and as limits where it is undefined for more than 5 % of the resamples.
+
+    Raises:
+        RoboAlignError: no units.
+    """
+    if count < 1:
+        raise RoboAlignError(f"bootstrap: expected at least one unit, found {count}")
+    value = float(statistic(np.arange(count)[None])[0])
+    draws = _resample(count, statistic, resamples, seed)
+    defined = draws[~np.isnan(draws)]
+    if np.isnan(value) or len(defined) < (1 - _UNDEFINED) * len(draws):
+        return Interval(value, float("nan"), float("nan"))
+    return _interval(value, defined, confidence)
+
+
 def paired_difference(
     ours: Values, theirs: Values, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -103,6 +139,57 @@ def paired_gain_pct(
     return _interval(float(gain(everything)[0]), _resample(len(first), gain, resamples, seed), confidence)
 
 
+def bootstrap_groups(
+    statistic: Callable[[NDArray[np.int64]], float],
+    groups: Sequence[str],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic with a percentile bootstrap interval over groups of rows that are not independent of each other.
+
+    Args:
+        statistic: from row numbers (M,), in which rows may come again, to a number; NaN where it has none.
+        groups: for each of the N rows the name of its group, e.g. of the episode that it was made from.
+        confidence: coverage, in 0..1.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        RoboAlignError: no rows, no value on all of them, or on less than half of the resamples.
+    """
+    rows, starts, lengths = group_rows(groups)
+    value = statistic(rows)
+    generator = np.random.default_rng(seed)
+    draws = np.array([statistic(rows[_drawn(starts, lengths, generator)]) for _ in range(resamples)])
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or 2 * len(draws) < resamples:
+        raise RoboAlignError(
+            f"bootstrap_groups: expected a value on {len(rows)} rows and most resamples of their {len(starts)} groups, "
+            f"found {value} and {len(draws)} of {resamples}"
+        )
+    return percentile_interval(value, draws, confidence)
+
+
+def group_rows(groups: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers (N,) sorted by group; where in them each group starts, and its length, (G,) each.
+
+    Raises:
+        RoboAlignError: no rows.
+    """
+    if not len(groups):
+        raise RoboAlignError("bootstrap over groups: expected at least one row, found none")
+    _, inverse, lengths = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    return np.argsort(inverse, kind="stable"), starts, lengths
+
+
+def percentile_interval(value: float, draws: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
+    """An estimate with the percentiles of its resamples as limits."""
+    return _interval(value, draws, confidence)
+
+
 def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Success rate with Wilson's score interval (Wilson 1927), which holds near 0 and 1 and for few trials.
 
@@ -128,6 +215,14 @@ def _resample(
     block = max(1, _BLOCK // count)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
     return np.concatenate([statistic(generator.integers(0, count, size=(size, count))) for size in sizes])
+
+
+def _drawn(starts: NDArray[np.int64], lengths: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Places of all rows of as many groups as there are, drawn with replacement."""
+    chosen = generator.integers(0, len(starts), len(starts))
+    counts = lengths[chosen]
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(np.repeat(starts[chosen], counts) + offsets)
 
 
 def _interval(value: float, draws: NDArray[np.float64], confidence: float) -> Interval:

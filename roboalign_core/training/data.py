@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -91,17 +91,22 @@ class TrainingData:
         threshold: float = 0.0,
         share: float = 0.0,
         extra: str = "",
+        episodes: NDArray[np.int64] | None = None,
     ) -> StoreSampler:
-        """Clips of ``length`` frames, with the per-frame ``extra`` where one is named.
+        """Clips of ``length`` frames, with the per-frame ``extra`` where one is named, of all or of some ``episodes``.
 
         With ``columns``, a ``share`` of them shows one of these state columns change by more than ``threshold``.
         """
-        samplers = []
+        samplers, first = [], []
         for index, cache in enumerate(self.caches):
             weights = _moving_weights(cache, length, columns, threshold, share) if columns else None
             clips = ClipConfig(length, 1, augmentation, extra)
-            samplers.append(ClipSampler(cache, clips, seed + index, weights=weights))
-        return StoreSampler(samplers, seed)
+            chosen = np.arange(len(cache)) if episodes is None else episodes - self.first[index]
+            chosen = chosen[(chosen >= 0) & (chosen < len(cache))]
+            if len(chosen):
+                samplers.append(ClipSampler(cache, clips, seed + index, chosen, weights))
+                first.append(int(self.first[index]))
+        return StoreSampler(samplers, seed, first)
 
     # -- single frames ----------------------------------------------------------------------------------------------
 
@@ -112,6 +117,11 @@ class TrainingData:
     def actions(self, episode: Tensor, step: Tensor) -> Tensor:
         """Actions (B, A) float32 at (episode, step), (B,) each."""
         return torch.from_numpy(np.stack([self.caches[s].actions[row] for s, row in self._rows(episode, step)]))
+
+    def instructions(self, episode: Tensor) -> list[str]:
+        """The instruction of each of episodes (B,)."""
+        texts = [text for store in self.stores for text in store.instructions]
+        return [texts[index] for index in episode.tolist()]
 
     def column(self, name: str, episode: Tensor, step: Tensor) -> Tensor:
         """Rows (B, K) float32 of a per-frame extra."""
@@ -146,10 +156,10 @@ class TrainingData:
 
 
 class StoreSampler:
-    """Draws every batch from stores in proportion to their episodes."""
+    """Draws every batch from stores in proportion to their episodes, which are numbered through from ``first`` on."""
 
-    def __init__(self, samplers: Sequence[ClipSampler], seed: int) -> None:
-        self.samplers = list(samplers)
+    def __init__(self, samplers: Sequence[ClipSampler], seed: int, first: Sequence[int]) -> None:
+        self.samplers, self.first = list(samplers), list(first)
         counts = np.array([len(sampler.episodes) for sampler in samplers], float)
         self.shares = counts / counts.sum()
         self.random = np.random.default_rng(seed)
@@ -157,12 +167,16 @@ class StoreSampler:
     def sample(self, batch: int) -> Clip:
         """``batch`` clips."""
         if len(self.samplers) == 1:
-            return self.samplers[0].sample(batch)
+            return self._sample(0, batch)
         counts = self.random.multinomial(batch, self.shares)
-        clips = [sampler.sample(int(count)) for sampler, count in zip(self.samplers, counts, strict=True) if count]
+        clips = [self._sample(index, int(count)) for index, count in enumerate(counts) if count]
         keys = ("frames", "actions", "episode", "start", "extra")
         order = torch.from_numpy(self.random.permutation(batch))  # stages treat the first clips of a batch specially
         return Clip(**{key: torch.cat([getattr(clip, key) for clip in clips])[order] for key in keys})
+
+    def _sample(self, index: int, count: int) -> Clip:
+        clip = self.samplers[index].sample(count)
+        return replace(clip, episode=clip.episode + self.first[index])
 
     def state_dict(self) -> dict[str, Any]:
         """JSON state of all draws."""

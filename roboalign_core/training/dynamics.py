@@ -22,7 +22,7 @@ from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Imagination, Prompt, roll
-from roboalign_core.world_model.tokenizer import to_frames, to_pixels
+from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_frames, to_pixels
 
 
 @dataclass
@@ -189,10 +189,7 @@ class DynamicsStage:
             return to_pixels(model.decode(codes, context.features), model.config.image_size)
 
     def _for_inference(self) -> WorldModel:
-        """The world model as it is now, in the number format of rollouts."""
-        dynamics = copy.deepcopy(self.module.dynamics)
-        dynamics.embedding = nn.Embedding.from_pretrained(dynamics.table().detach())
-        return WorldModel(self.source.model, self.tokenizer, dynamics.to(self.tokenizer.context_position.dtype))
+        return for_inference(self.source.model, self.tokenizer, self.module.dynamics)
 
     def state(self) -> dict[str, Any]:
         """Of the samplers."""
@@ -205,6 +202,13 @@ class DynamicsStage:
     def export(self, folder: Path) -> None:
         """The whole world model."""
         WorldModel(self.source.model, self.tokenizer, self.module.dynamics).save_pretrained(folder)
+
+
+def for_inference(model: WorldModelConfig, tokenizer: DualBranchTokenizer, dynamics: Dynamics) -> WorldModel:
+    """The world model with a copy of ``dynamics`` as it is now, in the number format of rollouts, the tokenizer's."""
+    dynamics = copy.deepcopy(dynamics)
+    dynamics.embedding = nn.Embedding.from_pretrained(dynamics.table().detach())
+    return WorldModel(model, tokenizer, dynamics.to(tokenizer.context_position.dtype))
 
 
 @torch.no_grad()

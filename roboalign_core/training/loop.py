@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_into, load_tensors
 from roboalign_core.training.checkpoints import CHECKPOINTS, MODEL, RUN, STATE, Checkpoints, only_process
 from roboalign_core.training.optimizer import OPTIMIZERS, Optimizer
+
+_SHOWN = 12  # figures beside the progress bar; all are in the log
 
 
 @dataclass
@@ -85,6 +89,43 @@ class Stage(Protocol):
         """Write the trained artefact."""
 
 
+@runtime_checkable
+class UpdatesStage(Protocol):
+    """A stage that makes several updates of what it draws once (reinforcement learning), in place of :class:`Stage`."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that is trained or kept in checkpoints."""
+
+    @property
+    def stopped(self) -> str:
+        """Why training ends after this step; empty while it goes on."""
+
+    def updates(self) -> Iterator[Iterator[Tensor]]:
+        """A step: for each update the losses whose sum it descends, one backward pass each.
+
+        They are asked for one by one, after the weights have changed, and in the stage's own number format.
+        """
+
+    def figures(self) -> Mapping[str, float]:
+        """To log of the last step."""
+
+    def images(self) -> Mapping[str, NDArray[np.uint8]]:
+        """(H, W, 3) to log of the last step."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON state of samplers."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+
+    def export(self, folder: Path) -> None:
+        """Write the trained artefact."""
+
+    def results(self) -> Mapping[str, Any]:
+        """What ``results.json`` holds beside the last figures."""
+
+
 class Trainer:
     """Runs a stage in a run folder: ``checkpoints/step-N/`` while training, the artefact in ``model/`` at the end.
 
@@ -94,7 +135,7 @@ class Trainer:
 
     shown = True  # whether there is a progress bar
 
-    def __init__(self, stage: Stage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, stage: Stage | UpdatesStage, config: LoopConfig, run: Path, identity: Mapping[str, Any]) -> None:
         self.stage, self.config, self.run = stage, config, run
         self.checkpoints = Checkpoints(run / CHECKPOINTS)
         self.metrics = run / "metrics.jsonl"
@@ -103,7 +144,7 @@ class Trainer:
         self.optimizer = Optimizer(stage.module, config.optimizer, config.lr, config.weight_decay, config.betas)
         self.step, self.seconds = 0, 0.0
 
-    def train(self) -> dict[str, float]:
+    def train(self) -> dict[str, Any]:
         """Train to the end; returns the last figures.
 
         Raises:
@@ -112,7 +153,7 @@ class Trainer:
         with only_process(self.run):
             return self._train()
 
-    def _train(self) -> dict[str, float]:
+    def _train(self) -> dict[str, Any]:
         from torch.utils.tensorboard import SummaryWriter
 
         figures = self._resume()
@@ -121,23 +162,28 @@ class Trainer:
         self.stage.module.train()
         with Progress(*columns, refresh_per_second=2, disable=not self.shown) as progress:
             task = progress.add_task(type(self.stage).__name__, total=self.config.steps, completed=self.step)
-            while self._fraction() < 1:
+            while not self._over():
                 began = time.perf_counter()
                 logged = self._update()
                 self.seconds += time.perf_counter() - began
                 self.step += 1
-                last = self._fraction() >= 1
+                last = self._over()
                 if self.step % self.config.log_every == 0 or last:
                     figures = {**{key: float(value) for key, value in logged.items()}, "seconds": self.seconds}
                     self._log(writer, figures)
                 if self.step % self.config.checkpoint_every == 0 or last:
                     self._save()
-                text = " ".join(f"{key} {value:.4g}" for key, value in figures.items() if key != "seconds")
+                shown = [f"{key} {value:.4g}" for key, value in figures.items() if key != "seconds"]
+                text = " ".join(shown[:_SHOWN])
                 progress.update(task, completed=self.step, description=f"{type(self.stage).__name__} {text}")
         writer.close()
         self.stage.module.eval()
         self.stage.export(self.run / "model")
-        return {**figures, "steps": self.step, "train_minutes": self.seconds / 60}
+        results = self.stage.results() if isinstance(self.stage, UpdatesStage) else {}
+        return {**figures, **results, "steps": self.step, "train_minutes": self.seconds / 60}
+
+    def _over(self) -> bool:
+        return self._fraction() >= 1 or (isinstance(self.stage, UpdatesStage) and bool(self.stage.stopped))
 
     def _fraction(self) -> float:
         by_steps = self.step / self.config.steps
@@ -151,21 +197,36 @@ class Trainer:
 
     def _update(self) -> Mapping[str, float]:
         rate = self._rate()
+        if isinstance(self.stage, UpdatesStage):
+            descents = [self._descend(losses, rate) for losses in self.stage.updates()]
+            loss, norm = np.mean(descents, axis=0).tolist()
+            return {"loss": loss, **self.stage.figures(), "grad": norm, "lr": rate}
         with autocast(torch.device(self.config.device)):
-            loss, logged = self.stage.loss()
-        if not torch.isfinite(loss):
-            raise RoboAlignError(f"training step {self.step}: expected a finite loss, found {loss.item()}")
+            total, logged = self.stage.loss()
+        loss, norm = self._descend([total], rate)
+        return {"loss": loss, **logged, "grad": norm, "lr": rate}
+
+    def _descend(self, losses: Iterable[Tensor], rate: float) -> tuple[float, float]:
+        """One update; the sum of its losses, and the norm of their gradient."""
         self.stage.module.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for loss in losses:
+            if not torch.isfinite(loss):
+                raise RoboAlignError(f"training step {self.step}: expected a finite loss, found {loss.item()}")
+            loss.backward()
+            total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not torch.isfinite(norm):
             raise RoboAlignError(f"training step {self.step}: expected finite gradients, found a norm of {norm.item()}")
         self.optimizer.step(rate)
-        return {"loss": loss.item(), **logged, "grad": norm.item(), "lr": rate}
+        return total, norm.item()
 
     def _log(self, writer: Any, figures: Mapping[str, float]) -> None:
         for key, value in figures.items():
             writer.add_scalar(key, value, self.step)
+        if isinstance(self.stage, UpdatesStage):
+            for key, image in self.stage.images().items():
+                writer.add_image(key, image, self.step, dataformats="HWC")
         with self.metrics.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps({"step": self.step, **figures}) + "\n")
 

@@ -16,16 +16,21 @@ from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import find_device, native_dtype
+from roboalign_core.reward.config import RewardModelConfig
+from roboalign_core.reward.data import RewardData
 from roboalign_core.training.checkpoints import CHECKPOINTS, Checkpoints
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
+from roboalign_core.training.grpo.build import build_stage
+from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.judge import JudgeStage, JudgeStageConfig
-from roboalign_core.training.loop import LoopConfig, Stage, Trainer
+from roboalign_core.training.loop import LoopConfig, Stage, Trainer, UpdatesStage
 from roboalign_core.training.pairs import PairData
 from roboalign_core.training.parallel import Replica
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
+from roboalign_core.training.reward import RewardStage, RewardStageConfig
 from roboalign_core.training.state import STATE, StateRange
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.windows import WindowCache, WindowSource
@@ -58,18 +63,21 @@ class TrainConfig:
 
     Attributes:
         data: folders of episode stores; of benchmarks for ``judge``.
+        benchmark: folder of a benchmark, which the stage ``reward`` learns from instead.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
-            ``decoder`` and ``progress``.
+            ``decoder``, ``grpo`` and ``progress``.
         stage: the stage's name and settings (``configs/stage/``).
-        model, augmentation, loop: see their classes.
+        model, reward_model, augmentation, loop: see their classes.
     """
 
-    data: list[str] = MISSING
+    data: list[str] = field(default_factory=list)
+    benchmark: str = ""
     out: str = MISSING
     world_model: str = ""
     stage: Any = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -81,21 +89,40 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     loop = asdict(config.loop)
     find_device(config.loop.device)
     torch.manual_seed(config.loop.seed)
-    on_pairs = name in ON_PAIRS
-    data = PairData(config.data) if on_pairs else TrainingData(config.data, _frame_size(config))
+    data = _learned_from(config, name, settings)
     stage = build(config, settings, data)
     kept = {key: value for key, value in asdict(settings).items() if key != "cache"}  # where it lies changes nothing
     identity = {
         "stage": {"name": name, **kept},
-        "model": asdict(config.model),
+        "model": asdict(config.reward_model if name == "reward" else config.model),
         "augmentation": asdict(config.augmentation),
         "loop": {key: value for key, value in loop.items() if key not in ("checkpoint_every", "log_every")},
         "data": data.identity,
         "world_model": config.world_model,
     }
-    trainer = Replica if getattr(stage, "replica", False) else Trainer
+    trainer: type[Any] = Replica if getattr(stage, "replica", False) else Trainer
     figures = trainer(stage, config.loop, Path(config.out), identity).train()
     return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
+
+
+def _learned_from(config: TrainConfig, name: str, settings: Any) -> TrainingData | RewardData | PairData:
+    """Episodes, or the pairs of benchmarks."""
+    if name == "reward":
+        return _pairs(config, settings)
+    if config.benchmark:
+        raise RoboAlignError(
+            f"benchmark: expected nothing, only stage=reward learns from one, found {config.benchmark!r}"
+        )
+    return PairData(config.data) if name == "judge" else TrainingData(config.data, _frame_size(config))
+
+
+def _pairs(config: TrainConfig, settings: RewardStageConfig) -> RewardData:
+    if config.data or config.world_model:
+        found = f"data={config.data}" if config.data else f"world_model={config.world_model}"
+        raise RoboAlignError(f"stage reward: expected benchmark=FOLDER alone, found {found}")
+    if not config.benchmark:
+        raise RoboAlignError("benchmark: expected the folder of a benchmark, found nothing; set benchmark=FOLDER")
+    return RewardData(config.benchmark, config.reward_model.size, settings.judgements, settings.labellers)
 
 
 def _frame_size(config: TrainConfig) -> tuple[int, int]:
@@ -215,6 +242,14 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
     return ProbeStage(settings, data.size, data, config.loop.seed, config.loop.device)
 
 
+def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) -> UpdatesStage:
+    return build_stage(settings, _needed(config, "a trained world model"), data, config.augmentation, config.loop)
+
+
+def _reward(config: TrainConfig, settings: RewardStageConfig, data: RewardData) -> Stage:
+    return RewardStage(settings, config.reward_model, data, config.augmentation, config.loop.seed, config.loop.device)
+
+
 def _judge(config: TrainConfig, settings: JudgeStageConfig, data: PairData) -> Stage:
     if config.world_model:
         raise RoboAlignError(f"world_model: expected nothing, a judge sees videos alone, found {config.world_model!r}")
@@ -232,14 +267,15 @@ def _needed(config: TrainConfig, what: str) -> Path:
     return resolve_model(config.world_model)
 
 
-STAGES: dict[str, tuple[Callable[[TrainConfig, Any, Any], Stage], type]] = {
+STAGES: dict[str, tuple[Callable[[TrainConfig, Any, Any], Stage | UpdatesStage], type]] = {
     "tokenizer": (_tokenizer, TokenizerStageConfig),
     "dynamics": (_dynamics, DynamicsStageConfig),
     "decoder": (_decoder, DecoderStageConfig),
+    "grpo": (_grpo, GrpoStageConfig),
     "progress": (_progress, ProgressStageConfig),
     "probe": (_probe, ProbeStageConfig),
+    "reward": (_reward, RewardStageConfig),
     "judge": (_judge, JudgeStageConfig),
 }
-ON_PAIRS = ("judge",)  # stages whose data are benchmarks; those of the others are episode stores
 
 VERB = Verb("train", "train one stage of a model; resumes by itself", TrainConfig, train)

@@ -138,6 +138,15 @@ class CodeLogits:
             drawn.append(((part.float() / temperature).softmax(-1) / noise).argmax(-1))
         return self.groups.join(drawn)
 
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Of codes (…), in nats (…): what :meth:`sample` draws them with at temperature 1, group by group."""
+        return -self.cross_entropy(codes)
+
+    def entropy(self) -> Tensor:
+        """In nats (…): the sum of the groups' entropies, since groups are drawn apart."""
+        logs = [part.float().log_softmax(-1) for part in self.parts]
+        return torch.stack([-(log.exp() * log).sum(-1) for log in logs]).sum(0)
+
     def cross_entropy(self, codes: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Of codes (…), in nats each (…)."""
         total = torch.zeros(codes.shape, device=codes.device)

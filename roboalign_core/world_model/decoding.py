@@ -26,13 +26,13 @@ class KeyValueCache:
     values: Tensor
     length: int = 0
 
-    def expand(self, batch: int) -> KeyValueCache:
-        """The same past for ``batch`` candidates (from a cache of batch 1)."""
-        shape = (self.keys.shape[0], batch, *self.keys.shape[2:])
-        keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
-        keys[..., : self.length, :] = self.keys[..., : self.length, :]
-        values[..., : self.length, :] = self.values[..., : self.length, :]
-        return KeyValueCache(keys, values, self.length)
+    def repeat(self, count: int) -> KeyValueCache:
+        """The past of each sequence ``count`` times in a row."""
+        layers, batch, *rest = self.keys.shape
+        keys, values = (part.new_empty(layers, batch, count, *rest) for part in (self.keys, self.values))
+        keys[..., : self.length, :] = self.keys.unsqueeze(2)[..., : self.length, :]
+        values[..., : self.length, :] = self.values.unsqueeze(2)[..., : self.length, :]
+        return KeyValueCache(keys.flatten(1, 2), values.flatten(1, 2), self.length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +32,17 @@ class TokenEmbedding(nn.Module):
         self.network = nn.Sequential(first, nn.GELU(), last)
         nn.init.normal_(last.weight, std=0.02)
         nn.init.zeros_(last.bias)
+
+    @torch.no_grad()
+    def take(self, table: Tensor) -> None:
+        """Become this embedding matrix (vocabulary, dim), whose codes are sums of parts, to learn on from there.
+
+        The free rows then hold all of it, and the network begins at nothing.
+        """
+        codes = table[: math.prod(self.groups.sizes)]
+        self.free.copy_(torch.cat([*self.groups.factors(codes), table[len(codes) :]]))
+        for parameter in self.network[-1].parameters():
+            parameter.zero_()
 
     def table(self) -> Tensor:
         """(vocabulary, dim)."""

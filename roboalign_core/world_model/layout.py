@@ -95,6 +95,18 @@ class TokenLayout:
         starts = self.context_tokens + self.frame_tokens * torch.arange(frames)
         return starts[:, None] + torch.arange(self.frame_tokens)
 
+    def drawn(self, frames: int) -> Tensor:
+        """Which tokens of ``[dynamics_1] [action_1] … [dynamics_frames]`` are drawn, not known: (L,) bool.
+
+        That is what follows the prompt ``[context] [dynamics_0] [action_0]``, see :meth:`prompt`.
+        """
+        step = torch.arange(frames * self.frame_tokens) % self.frame_tokens < self.dynamics_tokens
+        return step[: len(step) - self.action_tokens]
+
+    def prompt(self, context: Tensor, start: Tensor, action: Tensor) -> Tensor:
+        """Codes (B, context_tokens), (B, dynamics_tokens) and bins (B, action_tokens) → ids (B, K) of a prompt."""
+        return torch.cat([self.context_ids(context), start, self.action_ids(action)], dim=1)
+
     @staticmethod
     def _check(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
         if tuple(value.shape) != expected:

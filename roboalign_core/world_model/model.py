@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, TOKENIZER, LLAMA = "config.json", "tokenizer.safetensors", "dynamics"
 FRAME_HEAD, POSITIONS = "frame_head.safetensors", "positions.safetensors"
+WEIGHT_FILES = (TOKENIZER, f"{LLAMA}/model.safetensors", FRAME_HEAD, POSITIONS)  # the last only where it has positions
 
 
 def check_frame(frame: np.ndarray) -> None:

@@ -79,7 +79,7 @@ class Imagination:
         context = self.layout.context_ids(prompt.codes).expand(len(prompt.start), -1)
         hidden = self.decoder.hidden(torch.cat([context, prompt.start], dim=1), cache)
         hidden = hidden[:, -self.layout.dynamics_tokens :]
-        self.cache = cache if len(prompt.start) == candidates else cache.expand(candidates)
+        self.cache = cache if len(prompt.start) == candidates else cache.repeat(candidates)
         self.pending = prompt.start.new_empty(candidates, 0)
         self.expected = torch.empty(0)
         self._current = hidden.expand(candidates, -1, -1)  # hidden states of the current frame, as far as in the cache
@@ -98,6 +98,13 @@ class Imagination:
         self.pending = dynamics[:, -1]
         self._current = self._current[:, :0]
         self.frames += actions.shape[1]
+
+    def fork(self, count: int) -> None:
+        """Each candidate becomes ``count`` alike in a row: one past, computed once, and from here on futures apart."""
+        self.cache = self.cache.repeat(count)
+        self.pending = self.pending.repeat_interleave(count, 0)
+        self.expected = self.expected.repeat_interleave(count, 0)
+        self._current = self._current.repeat_interleave(count, 0)
 
     def step(self, actions: Tensor) -> Tensor:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""

@@ -48,10 +48,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Tensor, mask: Tensor) -> Tensor:
         """(B, L, dim) → (B, L, dim); ``rotary`` (2, L, d / 2), ``mask`` additive (L, L)."""
+        return self.mix(*self.project(x, rotary), mask)
+
+    def project(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, dim) → queries, keys and values (B, heads, L, d), with their positions."""
         query, key, value = (
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = _rotate(query, rotary), _rotate(key, rotary)
+        return _rotate(query, rotary), _rotate(key, rotary), value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Queries (B, heads, L, d) to keys and values (B, heads, S, d) → (B, L, dim); ``mask`` additive (L, S)."""
         return self.o_proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
@@ -81,7 +88,10 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, rotary: Tensor, mask: Tensor) -> Tensor:
         """As :meth:`SelfAttention.forward`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask)
+        return self.feed(x + self.self_attn(self.input_layernorm(x), rotary, mask))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half, (…, dim) → (…, dim)."""
         return x + self.mlp(self.post_attention_layernorm(x))
 
 

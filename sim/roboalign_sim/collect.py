@@ -28,11 +28,12 @@ _RECORD = "collect.json"  # beside the store's own files: what it was collected 
 
 
 def default_policies() -> dict[str, dict[str, float]]:
-    """Shares of the policies, by environment."""
-    return {
+    """Shares of the policies, by environment; failures are asked for by name."""
+    shares = {
         "tabletop": {"expert": 0.1, "noisy": 0.35, "contact": 0.4, "random": 0.15},
         "robosuite_lift": {"expert": 0.8, "random": 0.2},
     }
+    return {env: dict.fromkeys(recorder(env).policies, 0.0) | shares[env] for env in shares}
 
 
 @dataclass
@@ -127,7 +128,7 @@ def _check(config: CollectConfig) -> None:
     for name, low in (("episodes", 1), ("workers", 1), ("steps", 2), ("size", 16), ("seed", 0)):
         if getattr(config, name) < low:
             raise RoboAlignError(f"collect {name}: expected at least {low}, found {getattr(config, name)}")
-    known, shares = recorder(config.env).policies, _shares(config)
+    known, shares = recorder(config.env).policies, config.policies.get(config.env, {})
     if not known.keys() >= shares.keys():
         raise RoboAlignError(f"collect policies.{config.env}: expected some of {sorted(known)}, found {sorted(shares)}")
     if not shares or min(shares.values()) < 0 or sum(shares.values()) <= 0:
@@ -135,7 +136,12 @@ def _check(config: CollectConfig) -> None:
 
 
 def _shares(config: CollectConfig) -> dict[str, float]:
-    return dict(config.policies.get(config.env, {}))
+    """Of the policies that act at all: a collection does not change with a policy that it does not use."""
+    return _used(config.policies.get(config.env, {}))
+
+
+def _used(shares: Mapping[str, float]) -> dict[str, float]:
+    return {name: share for name, share in shares.items() if share}
 
 
 def _settings(config: CollectConfig) -> dict[str, Any]:
@@ -148,6 +154,7 @@ def _open_store(config: CollectConfig) -> EpisodeStore:
     record = Path(config.out) / _RECORD
     if record.exists():
         found, expected = {"boxes": False, **read_json(record)}, _settings(config)
+        found["policies"] = _used(found.get("policies", {}))
         if found != expected:
             wrong = sorted(name for name in expected if found.get(name) != expected[name])
             raise RoboAlignError(f"{record}: expected the settings of this run to go on, found others for {wrong}")

@@ -11,16 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_sim.scene import CLEARANCE_Z, FINGER_XY_LIMIT, OBJECT_HALF, OBJECT_LIMIT, OBJECTS
+from roboalign_sim.failures import Incomplete, NoContact, WrongDirection, WrongObject
+from roboalign_sim.motions import Action, Vector, behind_and_push, is_done, scaled, towards
+from roboalign_sim.scene import FINGER_XY_LIMIT, OBJECT_LIMIT, OBJECTS
 from roboalign_sim.tabletop import STEP_METRES
-from roboalign_sim.tasks import INSTRUCTIONS, REACH_GAP, State, contact_distance, is_success, push_direction, task_of
-
-Action = npt.NDArray[np.float32]
-Vector = tuple[float, float]
-
-_PUSH_Z = 0.026  # m, the tip's height while it pushes
-_HIGH_Z = 0.088
-_KEEP_OFF = 0.048  # m from an object's centre that a low tip keeps on its way elsewhere
+from roboalign_sim.tasks import INSTRUCTIONS, State
 
 
 class Policy(Protocol):
@@ -62,9 +57,9 @@ class ScriptedExpert:
         """The next action."""
         state = info["state"]
         self._start = self._start or state
-        if _is_done(info["instruction"], self._start, state):
+        if is_done(info["instruction"], self._start, state):
             return np.zeros(3, np.float32)
-        return _scaled(_towards(info["instruction"], state))
+        return scaled(towards(info["instruction"], state))
 
 
 class NoisyExpert:
@@ -94,10 +89,10 @@ class NoisyExpert:
             self._goal = self._any_instruction() if wrong else info["instruction"]
         if self._start is None:
             self._start = state
-        elif _is_done(self._goal, self._start, state):
+        elif is_done(self._goal, self._start, state):
             self._goal, self._start = self._any_instruction(), state
         self._drift = 0.7 * self._drift + self._rng.normal(0.0, 0.7 * self._scale, 3)
-        move = np.array(_scaled(_towards(self._goal, state)), np.float64)
+        move = np.array(scaled(towards(self._goal, state)), np.float64)
         if self._detour_left == 0 and self._rng.random() < self._detour:
             self._detour_left, self._detour_move = int(self._rng.integers(2, 6)), self._rng.uniform(-1, 1, 3)
         if self._detour_left:
@@ -147,13 +142,13 @@ class ContactPolicy:
             self._left, self._tried = self._push.steps, 0
         self._tried += 1
         push = self._push
-        pushing, move = _behind_and_push(state, push.target, push.direction, push.offset, push.speed, push.straight)
+        pushing, move = behind_and_push(state, push.target, push.direction, push.offset, push.speed, push.straight)
         if pushing:
             self._left -= 1
             self._tried -= 1
         if pushing and self._left == 0 and self._rng.random() < 0.3:
             self._leaving, self._leave = int(self._rng.integers(1, 4)), self._rng.uniform(-1.0, 1.0, 3)
-        return self._noised(_scaled(move))
+        return self._noised(scaled(move))
 
     def _noised(self, move: npt.NDArray[Any]) -> Action:
         return np.clip(move + self._rng.normal(0.0, self._noise, 3), -1.0, 1.0).astype(np.float32)
@@ -187,6 +182,10 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "noisy": NoisyExpert,
     "contact": ContactPolicy,
     "random": RandomPolicy,
+    "wrong_object": WrongObject,
+    "no_contact": NoContact,
+    "incomplete": Incomplete,
+    "wrong_direction": WrongDirection,
 }
 
 
@@ -199,88 +198,3 @@ def make_policy(name: str) -> Policy:
     if name not in POLICIES:
         raise RoboAlignError(f"policy: expected one of {sorted(POLICIES)}, found {name!r}")
     return POLICIES[name]()
-
-
-def _is_done(instruction: str, start: State, state: State) -> bool:
-    """Success with a margin, so that the expert does not stop on the line."""
-    task = task_of(instruction)
-    if not is_success(instruction, start, state):
-        return False
-    if task.kind == "zone":
-        return bool(np.linalg.norm(state[task.target][:2] - state["zone"]) < 0.025)
-    if task.kind == "push":
-        moved = (state[task.target] - start[task.target])[:2] @ np.array(task.direction)
-        return bool(moved > 0.057)
-    return True
-
-
-def _towards(instruction: str, state: State) -> npt.NDArray[np.float64]:
-    task = task_of(instruction)
-    if task.kind == "reach":
-        return _touch(state, task.target)
-    return _behind_and_push(state, task.target, push_direction(task, state))[1]
-
-
-def _touch(state: State, target: str) -> npt.NDArray[np.float64]:
-    """The move in metres that brings the tip beside the object, on the side where it is."""
-    finger, place = state["finger"], state[target][:2]
-    x, y = (float(v) for v in place - finger[:2])
-    length = math.hypot(x, y)
-    direction = (x / length, y / length) if length > 1e-6 else (0.0, 1.0)
-    reach = contact_distance(state, target, direction) + 0.4 * REACH_GAP
-    return _travel(state, (float(place[0]) - direction[0] * reach, float(place[1]) - direction[1] * reach))
-
-
-def _behind_and_push(
-    state: State, target: str, direction: Vector, offset: float = 0.0, speed: float = 1.0, straight: bool = True
-) -> tuple[bool, npt.NDArray[np.float64]]:
-    """Whether the tip is behind the object now, and the next move in metres."""
-    finger = state["finger"]
-    ux, uy = direction
-    x, y = (float(v) for v in finger[:2] - state[target][:2])
-    along, sideways = x * ux + y * uy, -x * uy + y * ux
-    contact = contact_distance(state, target, direction)
-    error = offset - sideways
-    is_behind = -(contact + 0.03) < along < -(contact - 0.015) and abs(error) < 0.014 and finger[2] < _PUSH_Z + 0.012
-    if is_behind:
-        steer = 0.9 * error if straight else 0.0
-        ahead = STEP_METRES * speed * max(1.0 - abs(steer) / 0.02, 0.25)
-        return True, np.array([ux * ahead - uy * steer, uy * ahead + ux * steer, _PUSH_Z - finger[2]])
-    back = contact + 0.012
-    place = state[target]
-    goal = (float(place[0]) - ux * back - uy * offset, float(place[1]) - uy * back + ux * offset)
-    return False, _travel(state, goal)
-
-
-def _travel(state: State, goal: Vector) -> npt.NDArray[np.float64]:
-    """The next move in metres to a low place: straight where the way is free, over the objects where it is not."""
-    finger = state["finger"]
-    way = np.array(goal) - finger[:2]
-    low = _PUSH_Z - float(finger[2])
-    if float(np.linalg.norm(way)) < 0.012 or not _is_blocked(state, goal):
-        return np.array([*way, low])
-    rise = _HIGH_Z - float(finger[2])
-    if finger[2] < CLEARANCE_Z:
-        return np.array([0.0, 0.0, rise])
-    return np.array([*way, rise])
-
-
-def _is_blocked(state: State, goal: Vector) -> bool:
-    origin = state["finger"][:2]
-    way = np.array(goal) - origin
-    length = max(float(way @ way), 1e-9)
-    for name in OBJECTS:
-        place = state[name][:2]
-        nearest = origin + np.clip(float((place - origin) @ way) / length, 0.0, 1.0) * way
-        # The goal itself may be closer to its object than the tip keeps off elsewhere.
-        allowed = min(_KEEP_OFF, float(np.linalg.norm(place - np.array(goal))) - 0.002)
-        if float(np.linalg.norm(nearest - place)) < max(allowed, OBJECT_HALF):
-            return True
-    return False
-
-
-def _scaled(move: npt.NDArray[np.float64]) -> Action:
-    """Metres to an action; a long way keeps its direction in the plane."""
-    plane = move[:2] / STEP_METRES
-    plane = plane / max(float(np.abs(plane).max()), 1.0)
-    return np.array([*plane, np.clip(move[2] / STEP_METRES, -1.0, 1.0)], np.float32)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from roboalign_core.episodes import Episode
 from roboalign_core.episodes.boxes import BOXES, box_columns, boxes_of
 from roboalign_core.errors import RoboAlignError
-from roboalign_sim import robosuite, scene, tabletop
+from roboalign_sim import lift_failures, robosuite, scene, tabletop
 from roboalign_sim.policies import POLICIES, Policy, RandomPolicy
 from roboalign_sim.registry import make_env
 from roboalign_sim.tasks import INSTRUCTIONS, progress_all
@@ -131,6 +131,8 @@ class RobosuiteLiftRecorder(Recorder):
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "expert": robosuite.LiftExpert,
         "random": partial(RandomPolicy, len(robosuite.ACTION_NAMES)),
+        "miss": lift_failures.Miss,
+        "drop": lift_failures.Drop,
     }
 
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:

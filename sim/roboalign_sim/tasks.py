@@ -107,7 +107,7 @@ def progress(instruction: str, start: State, state: State) -> float:
     """
     task = task_of(instruction)
     if task.kind == "reach":
-        return 1.0 - min(_way_to_touch(state, task.target) / _REACH_SCALE, 1.0)
+        return 1.0 - min(way_to_touch(state, task.target) / _REACH_SCALE, 1.0)
     if task.kind == "push":
         direction = push_direction(task, state)
         along, sideways = _displacement(task, start, state)
@@ -160,6 +160,13 @@ def way_behind(state: State, target: str, direction: tuple[float, float]) -> flo
     return min(around, over)
 
 
+def way_to_touch(state: State, target: str) -> float:
+    """Metres that the tip has to travel until it is low beside the object, near enough to have reached it."""
+    gap = surface_gap(state, target)
+    # Over the object the way leads out first, then down.
+    return max(gap - 0.5 * REACH_GAP, -gap, 0.0) + max(float(state["finger"][2]) - LOW_Z, 0.0)
+
+
 def _around(fx: float, fy: float, qx: float, qy: float, radius: float) -> float:
     """Length of the shortest way from f to q that stays out of the disc of ``radius`` around the origin."""
     vx, vy = qx - fx, qy - fy
@@ -175,12 +182,6 @@ def _around(fx: float, fy: float, qx: float, qy: float, radius: float) -> float:
     arc = angle - math.acos(min(radius / f, 1.0)) - math.acos(min(radius / q, 1.0))
     tangents = math.sqrt(max(f * f - radius**2, 0.0)) + math.sqrt(max(q * q - radius**2, 0.0))
     return inside + tangents + radius * max(arc, 0.0)
-
-
-def _way_to_touch(state: State, target: str) -> float:
-    gap = surface_gap(state, target)
-    # Over the object the way leads out first, then down.
-    return max(gap - 0.5 * REACH_GAP, -gap, 0.0) + max(float(state["finger"][2]) - LOW_Z, 0.0)
 
 
 def _relative(state: State, target: str) -> tuple[float, float]:

@@ -216,7 +216,7 @@ def test_an_annotation_that_is_no_json_is_refused(droid, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "rlds9"}, "format: expected auto or one of bair, bridge, droid"),
+        ({"format": "rlds9"}, "format: expected auto or one of bair, bridge, calvin"),
         ({"format": "droid"}, "found none of them"),
         ({"size": [64]}, r"size: expected native or \[height, width\]"),
         ({"size": "big"}, "size: expected native"),
@@ -242,7 +242,7 @@ def test_sources_that_do_not_exist_or_are_not_understood_are_refused(tmp_path):
     with pytest.raises(RoboAlignError, match="expected data to read, found nothing there"):
         choose_reader(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RoboAlignError, match="expected the files of one of: bair, bridge, droid"):
+    with pytest.raises(RoboAlignError, match="expected the files of one of: bair, bridge, calvin"):
         choose_reader(tmp_path / "empty")
 
 

@@ -96,6 +96,13 @@ def test_language_table_finds_its_video_by_the_annotation(
     assert episode.fps == 4.0
 
 
+def test_language_table_is_found_through_a_link(language_table: Path, frames: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/set").symlink_to(language_table)
+    [episode] = store_of(tmp_path / "links", tmp_path / "out")
+    np.testing.assert_array_equal(episode.frames, frames)
+
+
 def test_rt1_has_no_actions(tmp_path: Path, frames: np.ndarray) -> None:
     (tmp_path / "rt1").mkdir()
     np.savez(tmp_path / "rt1/0.npz", image=frames)

@@ -200,3 +200,15 @@ def test_statistics_go_on_where_an_earlier_process_stopped(store, make_episode):
         "std": [pytest.approx(np.arange(92).std())],
         "count": [92],
     }
+
+
+def test_a_clip_is_part_of_its_episode(store):
+    whole = store[3].frames
+    for first, length in ((0, 1), (5, 7), (19, 1), (0, 20)):
+        np.testing.assert_array_equal(store.clip(3, first, length), whole[first : first + length])
+
+
+@pytest.mark.parametrize(("first", "length"), [(-1, 2), (19, 2), (0, 0), (0, 21)])
+def test_frames_that_an_episode_lacks_are_refused(store, first, length):
+    with pytest.raises(RoboAlignError, match="episode 3: expected frames 0 to 19, found"):
+        store.clip(3, first, length)

@@ -51,7 +51,8 @@ def files(folder: Path, pattern: str = "*") -> Iterator[Path]:
 def test_wheel_holds_all_code_weights_and_configuration(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in files(ROOT / "roboalign_core", "*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in files(ROOT / "roboalign_core" / "models")}
+    data = [path for folder in ("models", "assets") for path in files(ROOT / "roboalign_core" / folder)]
+    expected |= {path.relative_to(ROOT).as_posix() for path in data}
     expected |= {path.relative_to(ROOT / "sim").as_posix() for path in files(ROOT / "sim" / "roboalign_sim", "*.py")}
     share = re.sub(r"-py3.*", "", wheel.name) + ".data/data/share"
     expected |= {f"{share}/roboalign/{path.relative_to(ROOT).as_posix()}" for path in files(ROOT / "configs", "*.yaml")}

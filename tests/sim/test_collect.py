@@ -117,6 +117,18 @@ def test_other_settings_do_not_go_into_the_same_store(tmp_path):
     assert len(EpisodeStore.open(out)) == 1
 
 
+def test_a_store_does_not_depend_on_policies_that_it_does_not_use(tmp_path):
+    """Also one that was begun before a policy existed."""
+    out, shares = str(tmp_path / "store"), {"random": 1.0}
+    run(_config(out=out, episodes=1, policies={"tabletop": shares}))
+    unused = {**shares, "wrong_object": 0.0, "expert": 0.0}
+    assert run(_config(out=out, episodes=2, policies={"tabletop": unused}))["new_episodes"] == 1
+    first, second = EpisodeStore.open(out)[0], EpisodeStore.open(out)[1]
+    alone = list(collect_episodes(_config(episodes=2, policies={"tabletop": shares})))
+    np.testing.assert_array_equal(first.actions, alone[0].actions)
+    np.testing.assert_array_equal(second.actions, alone[1].actions)
+
+
 def test_more_episodes_than_asked_for_are_not_dropped(tmp_path):
     out = str(tmp_path / "store")
     run(_config(out=out, episodes=2))
@@ -143,6 +155,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         {"policies": {"tabletop": {}}},
         {"policies": {"tabletop": {"expert": -1.0}}},
         {"policies": {"tabletop": {"genius": 1.0}}},
+        {"policies": {"tabletop": {"random": 1.0, "genius": 0.0}}},
+        {"policies": {"tabletop": {"random": 0.0}}},
     ],
 )
 def test_bad_settings_are_refused_and_nothing_is_written(tmp_path, change):
@@ -159,3 +173,12 @@ def test_the_yaml_node_mirrors_the_dataclass():
     assert config == dataclasses.replace(CollectConfig(out="x"), policies=config.policies)
     assert config.policies["tabletop"]["contact"] == 0.5
     assert compose(VERB, ["out=x"]) == CollectConfig(out="x")
+
+
+def test_failures_are_collected_by_name_and_not_by_default():
+    from roboalign_core.cli import compose
+
+    shares = compose(VERB, ["out=x", "policies.tabletop.wrong_object=0.5"]).policies["tabletop"]
+    assert shares["wrong_object"] == 0.5
+    used = {env: {name for name, share in mix.items() if share} for env, mix in CollectConfig(out="x").policies.items()}
+    assert used == {"tabletop": {"expert", "noisy", "contact", "random"}, "robosuite_lift": {"expert", "random"}}

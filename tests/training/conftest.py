@@ -8,12 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from roboalign_core.episodes import AugmentationConfig, Episode, EpisodeStore, StoreSpec
 from roboalign_core.episodes.boxes import BOXES, box_columns
 from roboalign_core.training.loop import LoopConfig
 from roboalign_core.training.verb import ModelConfig, TrainConfig
-from roboalign_core.world_model import DynamicsConfig, TokenizerConfig
+from roboalign_core.world_model import (
+    DualBranchTokenizer,
+    DynamicsConfig,
+    TokenizerConfig,
+    WorldModel,
+    WorldModelConfig,
+)
+from roboalign_core.world_model.dynamics import Dynamics
 
 INSTRUCTIONS = ("go left", "go right")
 STAGES: dict[str, dict[str, Any]] = {
@@ -30,6 +38,16 @@ STAGES: dict[str, dict[str, Any]] = {
         "hidden": 16,
     },
     "probe": {"frames": 12},
+    "grpo": {
+        "prompts": 4,
+        "group": 4,
+        "frames": 3,
+        "rewards": ["brightness"],
+        "updates": 2,
+        "micro": 1,
+        "validation": {"windows": 4, "every": 2, "holdout": 0.2},
+        "guard": {"divergence": 100.0},
+    },
 }
 
 
@@ -75,10 +93,58 @@ def make_store(folder: Path, episodes: int = 16, first: int = 0) -> Path:
     return folder
 
 
+def save_world_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """Random weights for the toy store: 16 context tokens, 4 dynamics tokens of 24 codes, 2 action tokens."""
+    sizes = {"layers": 2, "dim": 32, "heads": 2, "ffn": 64, "max_frames": 6, "frame_head_layers": 1}
+    config = WorldModelConfig(
+        tokenizer=TokenizerConfig(
+            32,
+            32,
+            context_levels=[5, 4],
+            dynamics_levels=[4, 3, 2],
+            fine_width=16,
+            latent_width=32,
+            encoder_blocks=1,
+            decoder_blocks=1,
+            heads=2,
+        ),
+        dynamics=DynamicsConfig(**sizes, code_channels=[2, 1]),
+        **{"action_dim": 2, "action_bins": 16, "action_low": [-1.0, -1.0], "action_high": [1.0, 1.0], "window": 3}
+        | changes,
+    )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        tokenizer, dynamics = DualBranchTokenizer(config.tokenizer), Dynamics(config)
+        for name, parameter in dynamics.named_parameters():
+            if parameter.ndim == 2 and "position" not in name:
+                parameter.normal_(std=(1 if "embedding" in name else 2) * parameter.shape[1] ** -0.5)
+        for layer in (tokenizer.dynamics_out, tokenizer.dynamics_head.out[2]):
+            layer.weight.mul_(5)
+        tokenizer.train()  # a few batches, so that the statistics before FSQ fit and codes differ
+        for _ in range(30):
+            pixels = torch.rand(4, 3, 32, 32)
+            features = tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
+            tokenizer.encode_dynamics(pixels.flip(0), features)
+    WorldModel(config, tokenizer, dynamics).save_pretrained(folder, torch.float32)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 episodes of 12 frames; tests do not change it."""
     return make_store(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="session")
+def world_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained, with weights so large that what is imagined differs and is seen; tests do not change it."""
+    return save_world_model(tmp_path_factory.mktemp("model") / "random")
+
+
+@pytest.fixture(scope="session")
+def new_world_model() -> Callable[..., Path]:
+    """Makes further ones: ``new_world_model(folder, seed=0, config changes…)``."""
+    return save_world_model
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,9 @@ def test_groups_are_a_distribution_over_codes(logits: CodeLogits) -> None:
     assert torch.equal(logits.likeliest(), joint.argmax(-1))
     codes = torch.randint(0, CODES, (7,))
     torch.testing.assert_close(logits.cross_entropy(codes), F.cross_entropy(joint, codes, reduction="none"))
+    distribution = torch.distributions.Categorical(logits=joint)
+    torch.testing.assert_close(logits.log_prob(codes), distribution.log_prob(codes))
+    torch.testing.assert_close(logits.entropy(), distribution.entropy())
 
 
 def test_samples_follow_the_joint_distribution(logits: CodeLogits) -> None:

@@ -13,7 +13,7 @@ import torch
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model import WorldModel, WorldModelConfig
 from roboalign_core.world_model.codes import CodeGroups, CodeLogits
-from roboalign_core.world_model.rollout import Imagination, Mode, Order
+from roboalign_core.world_model.rollout import Context, Imagination, Mode, Order
 from roboalign_core.world_model.tokenizer import to_frames
 
 MODES, ORDERS = get_args(Mode), get_args(Order)
@@ -89,6 +89,37 @@ def test_actions_matter(model: WorldModel, frame: np.ndarray, actions: np.ndarra
     other = actions.copy()
     other[:, 0] *= -1
     assert not torch.equal(model.rollout(frame, actions).tokens[:, 0], model.rollout(frame, other).tokens[:, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("when", ["start", "act", "draw"])
+def test_forked_candidates_go_on_from_one_past(
+    model: WorldModel, frame: np.ndarray, actions: np.ndarray, order: Order, when: str
+) -> None:
+    """As if each of the many had come all the way alone, wherever they part."""
+    bins = model.action_bins(actions[:2])
+    many = bins.repeat_interleave(3, 0)
+    many[1, 1] = (many[1, 1] + 5) % 16  # from the second action on, two of a kind go different ways
+    context = model.encode(torch.from_numpy(np.stack([frame, frame[::-1]])))
+    imagination = Imagination(model, context, 2, order)
+    if when == "start":
+        imagination.fork(3)
+    imagination.act(many[:, 0] if when == "start" else bins[:, 0])
+    if when == "act":
+        imagination.fork(3)
+    first = imagination.draw()
+    if when == "draw":
+        imagination.fork(3)
+        first = first.repeat_interleave(3, 0)
+    found = torch.stack([first, imagination.step(many[:, 1]), imagination.step(many[:, 2])], dim=1)
+    each = Context(
+        context.codes.repeat_interleave(3, 0), context.start.repeat_interleave(3, 0), context.features.repeat(3)
+    )
+    alone = Imagination(model, each, 6, order)
+    assert torch.equal(found, torch.stack([alone.step(many[:, step]) for step in range(3)], dim=1))
+    assert len(found.unique(dim=0)) > 2
+    torch.testing.assert_close(imagination.expected, alone.expected)
 
 
 # -- modes ----------------------------------------------------------------------------------------------------------

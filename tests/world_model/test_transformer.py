@@ -189,7 +189,7 @@ def test_an_expanded_cache_is_the_same_past_for_everyone(model: WorldModel) -> N
     shared, rest = ids[:1, :10], ids[:, 10:]
     cache = model.decoder.cache(1)
     model.decoder.hidden(shared, cache)
-    found = model.decoder.hidden(rest, cache.expand(3))
+    found = model.decoder.hidden(rest, cache.repeat(3))
     expected = model.dynamics.hidden(torch.cat([shared.expand(3, -1), rest], dim=1))[:, 10:]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert cache.length == 10, "the shared past must not grow"

@@ -5,37 +5,54 @@ from __future__ import annotations
 from pathlib import Path
 
 from roboalign_core.episodes.readers.bair import BairReader
-from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Reader, Recording
+from roboalign_core.episodes.readers.base import (
+    ActionColumn,
+    ActionKind,
+    ActionMeaning,
+    Configurable,
+    Reader,
+    Recording,
+)
 from roboalign_core.episodes.readers.bridge import BridgeReader
+from roboalign_core.episodes.readers.calvin import CalvinReader
 from roboalign_core.episodes.readers.droid import DroidReader
 from roboalign_core.episodes.readers.hdf5 import Hdf5Reader
 from roboalign_core.episodes.readers.language_table import LanguageTableReader
+from roboalign_core.episodes.readers.lerobot import LerobotReader
 from roboalign_core.episodes.readers.metaworld import MetaworldReader
+from roboalign_core.episodes.readers.rlds import RldsReader
+from roboalign_core.episodes.readers.rosbag import RosbagReader
 from roboalign_core.episodes.readers.rt1 import Rt1Reader
 from roboalign_core.errors import RoboAlignError
 
 READERS: tuple[Reader, ...] = (
     BairReader(),
     BridgeReader(),
+    CalvinReader(),
     DroidReader(),
     Hdf5Reader(),
     LanguageTableReader(),
+    LerobotReader(),
     MetaworldReader(),
+    RldsReader(),
+    RosbagReader(),
     Rt1Reader(),
 )
 
 __all__ = ["READERS", "ActionColumn", "ActionKind", "ActionMeaning", "Reader", "Recording", "choose_reader"]
 
 
-def choose_reader(path: Path, name: str = "auto") -> Reader:
+def choose_reader(path: Path, name: str = "auto", options: Path | None = None) -> Reader:
     """The reader for a path.
 
     Args:
         path: what is to be read.
         name: of the reader, or ``"auto"`` to look at the files.
+        options: a yaml file with what the format needs to know, if it needs anything.
 
     Raises:
-        RoboAlignError: the path does not exist, there is no such reader, or none or more than one fits.
+        RoboAlignError: the path does not exist, there is no such reader, none or more than one fits, or the options
+            are not for it.
     """
     names = [reader.name for reader in READERS]
     if not path.exists():
@@ -46,4 +63,9 @@ def choose_reader(path: Path, name: str = "auto") -> Reader:
     if len(fitting) != 1:
         found = ", ".join(reader.name for reader in fitting) or "none of them"
         raise RoboAlignError(f"{path}: expected the files of one of: {', '.join(names)}; found {found}")
-    return fitting[0]
+    reader = fitting[0]
+    if options is None:
+        return reader
+    if not isinstance(reader, Configurable):
+        raise RoboAlignError(f"options: expected none, for format {reader.name} takes none, found {options}")
+    return reader.with_options(options)

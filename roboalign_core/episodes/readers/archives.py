@@ -1,4 +1,4 @@
-"""Arrays from ``.npz`` archives, which may be damaged or hostile."""
+"""Arrays from ``.npz`` archives and ``.npy`` files, which may be damaged or hostile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -24,7 +24,7 @@ class ArrayForm:
 
     Attributes:
         shape: lengths of the axes; a letter stands for a length that all arrays with that letter share.
-        dtype: numpy's name of the numbers.
+        dtype: numpy's name of the numbers; several that will do are joined by " or ".
     """
 
     shape: tuple[int | str, ...]
@@ -62,24 +62,51 @@ def read_arrays(path: Path, forms: Mapping[str, ArrayForm]) -> dict[str, NDArray
         raise RoboAlignError(f"{path}: expected an archive with {wanted}, found: {error}") from error
 
 
+def read_array(path: Path, form: ArrayForm) -> NDArray[Any]:
+    """The array of an ``.npy`` file; nothing is read before its header fits.
+
+    Raises:
+        RoboAlignError: the file is absent, damaged, pickled, of another form or too large.
+    """
+    try:
+        with path.open("rb") as stream:
+            _check_header(path, stream, path.stem, form, {}, path.stat().st_size)
+            stream.seek(0)
+            array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+            return array
+    except FileNotFoundError as error:
+        raise RoboAlignError(f"{path}: expected an array, found nothing there") from error
+    except RoboAlignError:
+        raise
+    except Exception as error:  # as above
+        raise RoboAlignError(f"{path}: expected an array {form}, found: {error}") from error
+
+
 def _read(path: Path, archive: zipfile.ZipFile, name: str, form: ArrayForm, lengths: dict[str, int]) -> NDArray[Any]:
     entry = archive.getinfo(name + _SUFFIX)
     with archive.open(entry) as stream:
-        version = npy.read_magic(stream)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = header(stream)
+        _check_header(path, stream, name, form, lengths, entry.file_size)
+    with archive.open(entry) as stream:
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _check_header(
+    path: Path, stream: IO[bytes], name: str, form: ArrayForm, lengths: dict[str, int], size: int
+) -> None:
+    """Refuse an array of another form, or too large; note the lengths that its letters stand for."""
+    version = npy.read_magic(stream)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = header(stream)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects, which are not unpacked")
     expected = tuple(lengths.get(n, n) if isinstance(n, str) else n for n in form.shape)
     fits = len(shape) == len(expected) and all(
         isinstance(n, str) or n == found for n, found in zip(expected, shape, strict=True)
     )
-    if not fits or dtype != np.dtype(form.dtype):
+    if not fits or dtype not in [np.dtype(each) for each in form.dtype.split(" or ")]:
         wanted = ArrayForm(expected, form.dtype)
         raise RoboAlignError(f"{path}: {name}: expected {wanted}, found {shape} {dtype}")
-    if max(entry.file_size, int(np.prod(shape, dtype=np.float64)) * dtype.itemsize) > MOST_BYTES:
+    if max(size, int(np.prod(shape, dtype=np.float64)) * dtype.itemsize) > MOST_BYTES:
         raise RoboAlignError(f"{path}: {name}: expected at most {MOST_BYTES} bytes, found {shape} {dtype}")
     lengths.update({n: found for n, found in zip(form.shape, shape, strict=True) if isinstance(n, str)})
-    with archive.open(entry) as stream:
-        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
-    return array

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.archives import ArrayForm, array_names, read_arrays
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.errors import RoboAlignError
 
 FPS = 2.0  # nominal: the files do not say
@@ -41,11 +42,11 @@ class BairReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is an archive with both cameras and actions."""
-        return any(_fits(file) for file in path.rglob("*.npz"))
+        return any(_fits(file) for file in files_below(path, "*.npz"))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """Two recordings for each archive."""
-        for file in sorted(path.rglob("*.npz")):
+        for file in sorted(files_below(path, "*.npz")):
             for key, camera in CAMERAS.items():
                 yield Recording(f"{file}: {key}", camera, _ACTION, partial(self._read, file, key))
 

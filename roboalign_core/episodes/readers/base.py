@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.errors import RoboAlignError
 
 MOST_BYTES = 4 << 30
 """Of one array of a foreign file, unpacked: what claims to be larger is refused."""
+UNDECLARED = "not declared by the source"
+"""The unit of an action column of which the source does not name one."""
 
 
 class ActionKind(str, Enum):
@@ -21,6 +23,7 @@ class ActionKind(str, Enum):
     DELTA = "delta"  # change from one frame to the next
     ABSOLUTE = "absolute"  # target value
     UNUSED = "unused"  # always zero; kept so that the columns are those of the source
+    UNKNOWN = "unknown"  # the source does not say
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,18 @@ class Recording:
         camera: the name of its camera.
         action: what the columns of its actions mean.
         load: reads it; raises RoboAlignError if it is damaged or contradicts itself.
+        has_rate: whether the source tells frames per second; otherwise they must be given to the conversion.
+        notes: what whoever uses it should know, e.g. that gaps were bridged; complete once it is loaded.
+        extras: a name for each column of ``Episode.extras``; those that are not here are numbered.
     """
 
     name: str
     camera: str
     action: ActionMeaning
     load: Callable[[], Episode]
+    has_rate: bool = True
+    notes: list[str] = field(default_factory=list)
+    extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -91,3 +100,15 @@ class Reader(Protocol):
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """What ``path`` holds, in a fixed order."""
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A format whose files do not say what they hold."""
+
+    def with_options(self, path: Path) -> Reader:
+        """The reader with what a yaml file says.
+
+        Raises:
+            RoboAlignError: the file is absent, or says something that makes no sense.
+        """

@@ -16,6 +16,7 @@ from pathlib import Path
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.archives import ArrayForm, read_arrays
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.video import read_all
 
 # BridgeData V2 was recorded at 5 Hz; the 20 frames per second in the files only set the speed at which they play.
@@ -42,11 +43,11 @@ class BridgeReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is at least one pair."""
-        return path.is_dir() and any(file.with_suffix(".mp4").is_file() for file in path.rglob("*.npz"))
+        return any(file.with_suffix(".mp4").is_file() for file in files_below(path, "*.npz"))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each name; a file without its partner is a damaged one."""
-        stems = {file.with_suffix("") for suffix in ("npz", "mp4") for file in path.rglob(f"*.{suffix}")}
+        stems = {file.with_suffix("") for file in files_below(path, "*.npz", "*.mp4")}
         for stem in sorted(stems):
             yield Recording(str(stem), CAMERA, _ACTION, partial(self._read, stem))
 

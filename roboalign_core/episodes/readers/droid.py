@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.video import probe, read_all
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
@@ -46,13 +47,11 @@ class DroidReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is at least one annotation with a video beside it."""
-        return path.is_dir() and any(
-            (file.parent / video).is_file() for file in path.rglob(ANNOTATION) for video in CAMERAS
-        )
+        return any((file.parent / video).is_file() for file in files_below(path, ANNOTATION) for video in CAMERAS)
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each video; cameras without a file are left out, because some episodes ship without."""
-        for annotation in sorted(path.rglob(ANNOTATION)):
+        for annotation in sorted(files_below(path, ANNOTATION)):
             for file, camera in CAMERAS.items():
                 video = annotation.parent / file
                 if video.is_file():

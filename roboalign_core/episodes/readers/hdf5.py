@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import MOST_BYTES, ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.errors import RoboAlignError, require
 
 FPS = 20.0  # robosuite's usual control rate, where the file does not say
@@ -78,8 +79,9 @@ class Hdf5Reader:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    candidates = path.rglob("*") if path.is_dir() else iter([path])
-    return (file for file in candidates if file.suffix in SUFFIXES and file.is_file())
+    if path.is_file() and path.suffix in SUFFIXES:
+        yield path
+    yield from files_below(path, *(f"*{suffix}" for suffix in SUFFIXES))
 
 
 @contextmanager

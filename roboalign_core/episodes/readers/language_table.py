@@ -6,6 +6,7 @@ the annotation, in one of the folders above it, or lies beside it under the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
 from roboalign_core.episodes.readers.droid import ANNOTATION
+from roboalign_core.episodes.readers.folders import files_below
 from roboalign_core.episodes.video import probe, read_all
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
@@ -35,7 +37,7 @@ class LanguageTableReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is an annotation with a video of its name."""
-        videos = {file.stem for file in path.rglob("*.mp4")}
+        videos = {file.stem for file in files_below(path, "*.mp4")}
         return any(file.stem in videos for file in _annotations(path))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
@@ -61,7 +63,7 @@ class LanguageTableReader:
 
 
 def _annotations(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*.json") if file.name != ANNOTATION)
+    return (file for file in files_below(path, "*.json") if file.name != ANNOTATION)
 
 
 def _actions(file: Path, content: dict[str, Any]) -> NDArray[np.float32]:
@@ -77,16 +79,16 @@ def _actions(file: Path, content: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def _video(root: Path, file: Path, content: dict[str, Any]) -> Path:
-    """Where the video is; never outside ``root``."""
+    """Where the video is; never outside ``root``, except through a link that lies in it."""
     beside = file.with_suffix(".mp4")
     named = content.get("video_path")
     if beside.is_file() or not isinstance(named, str):
         return beside
-    inside = root.resolve()
-    for folder in file.resolve().parents:
+    inside = Path(os.path.abspath(root))
+    for folder in Path(os.path.abspath(file)).parents:
         if not folder.is_relative_to(inside):
             break
-        video = (folder / named).resolve()
+        video = Path(os.path.normpath(folder / named))
         if video.is_relative_to(inside) and video.is_file():
             return video
     raise RoboAlignError(f"{file}: video_path: expected a video below {root}, found nothing at {named!r}")

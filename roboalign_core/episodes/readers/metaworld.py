@@ -17,6 +17,7 @@ import numpy as np
 from roboalign_core.episodes.episode import Episode
 from roboalign_core.episodes.readers.archives import ArrayForm, array_names, read_arrays
 from roboalign_core.episodes.readers.base import ActionColumn, ActionKind, ActionMeaning, Recording
+from roboalign_core.episodes.readers.folders import files_below
 
 FPS = 40.0  # the simulator steps at 80 Hz, an action holds for two steps
 CAMERA = "corner"
@@ -43,11 +44,11 @@ class MetaworldReader:
 
     def detect(self, path: Path) -> bool:
         """Whether there is an archive with observations, actions and rewards."""
-        return any(array_names(file) >= _FORMS.keys() for file in path.rglob("*.npz"))
+        return any(array_names(file) >= _FORMS.keys() for file in files_below(path, "*.npz"))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """One recording for each archive."""
-        for file in sorted(path.rglob("*.npz")):
+        for file in sorted(files_below(path, "*.npz")):
             yield Recording(str(file), CAMERA, _ACTION, partial(self._read, file))
 
     def _read(self, file: Path) -> Episode:

@@ -1,0 +1,247 @@
+"""Does the student score held-out videos as the benchmark does, and does it look at the video and the instruction?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import MISSING
+
+from roboalign_core.benchmark import Benchmark, Split
+from roboalign_core.benchmark.pairs import scores_of
+from roboalign_core.errors import RoboAlignError, require
+from roboalign_core.evaluation.ranking import auc, pairwise_accuracy, spearman
+from roboalign_core.evaluation.report import write_report
+from roboalign_core.evaluation.reward_pairs import (
+    FOLLOWING,
+    SMOOTH,
+    SUCCESS,
+    Array,
+    Compared,
+    Scored,
+    beside_clean,
+    score_pairs,
+    shuffle_frames,
+    swap_instructions,
+)
+from roboalign_core.evaluation.reward_report import report_sections
+from roboalign_core.evaluation.statistics import Interval, bootstrap_groups
+from roboalign_core.evaluation.study import Study
+from roboalign_core.reward.data import PairVideos
+from roboalign_core.reward.model import RewardModel
+from roboalign_core.rubric import HIGHEST, KEYS
+
+_LEAST = 2  # recorded episodes that an interval needs
+
+
+@dataclass
+class RewardStudyConfig:
+    """Settings.
+
+    Attributes:
+        reward: bundled name or folder of the student.
+        benchmark: folder.
+        split: of the benchmark that the figures are taken on.
+        resamples: of the bootstrap over recorded episodes.
+        batch: videos that are scored at once.
+        videos: in the report.
+        seed: of the swapped instructions, the shuffled frames and the bootstrap.
+    """
+
+    reward: str = "tabletop"
+    benchmark: str = MISSING
+    split: str = "test"
+    resamples: int = 2000
+    batch: int = 64
+    videos: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [split.value for split in Split]
+        if self.split not in names:
+            raise RoboAlignError(f"study.split: expected one of {', '.join(names)}, found {self.split!r}")
+        for name, least in (("resamples", 1), ("batch", 1), ("videos", 0)):
+            if getattr(self, name) < least:
+                raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
+
+
+def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
+    """Run it; writes ``report.html`` into ``out``.
+
+    Raises:
+        RoboAlignError: the student or the benchmark are missing or damaged, or the split is empty.
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "viz")
+    model = RewardModel.from_pretrained(config.reward)
+    benchmark = Benchmark.open(config.benchmark)
+    benchmark.verify()
+    pairs, train = benchmark.subset(Split(config.split)), benchmark.subset(Split.TRAIN)
+    for name, found in ((config.split, pairs), ("train", train)):
+        if not found:
+            raise RoboAlignError(f"study.benchmark: expected pairs of the split {name}, found none in {benchmark.path}")
+    videos = PairVideos(benchmark, model.config.size)
+    data = score_pairs(model, videos, pairs, config.batch)
+    figures = _Figures(config)
+    _quality(figures, data, scores_of(train).raw.mean(0))
+    swapped = swap_instructions(model, videos, data, config.batch, config.seed)
+    shuffled = shuffle_frames(model, videos, data, config.batch, config.seed)
+    _sensitivity(figures, swapped, shuffled)
+    damage = _degradations(figures, data)
+    figures.missing["student_over_teacher"] = "a study scores with the student alone; see roboalign bench suite=reward"
+    result = {
+        **figures.values,
+        "student_videos_per_s": len(pairs) / data.seconds,
+        "pairs": len(pairs),
+        "episodes": len(set(data.groups)),
+    }
+    sections = report_sections(result, data, videos, damage, _sources(data), config.videos)
+    write_report(Path(out) / "report.html", "Student reward model on held-out videos", sections)
+    detail = {"degradations": damage, "sources": _sources(data), "swapped": len(swapped.rows)}
+    return {**result, "missing": figures.missing, "detail": detail}
+
+
+class _Figures:
+    """Figures with their intervals, and why some are missing."""
+
+    def __init__(self, config: RewardStudyConfig) -> None:
+        self.config = config
+        self.values: dict[str, float] = {}
+        self.missing: dict[str, str] = {}
+
+    def add(self, name: str, groups: list[str], statistic: Any, why: str) -> Interval | None:
+        """A statistic of row numbers; ``why`` says what it means if it has no value."""
+        if len(set(groups)) < _LEAST:
+            self.missing[name] = f"fewer than {_LEAST} recorded episodes: {why}"
+            return None
+        try:
+            interval = bootstrap_groups(statistic, groups, resamples=self.config.resamples, seed=self.config.seed)
+        except RoboAlignError:
+            self.missing[name] = why
+            return None
+        self.values |= interval.as_results(name)
+        return interval
+
+    def put(self, name: str, interval: Interval | None, why: str) -> None:
+        """An interval that was found elsewhere."""
+        if interval is None:
+            self.missing[name] = why
+        else:
+            self.values |= interval.as_results(name)
+
+
+def _quality(figures: _Figures, data: Scored, mean: NDArray[np.float32]) -> None:
+    """Errors, gains over the training split's mean, and orders."""
+    labels, found = data.labels.raw.astype(np.float64), data.predicted.raw.astype(np.float64)
+    columns = {key: (labels[:, k], found[:, k], float(mean[k])) for k, key in enumerate(KEYS)}
+    columns["total"] = (labels.sum(1), found.sum(1), float(mean.sum()))
+    for key, (label, score, guess) in columns.items():
+        error, blind = np.abs(score - label), np.abs(guess - label)
+        figures.add(f"{key}_mae", data.groups, _mean(error), "no pairs")
+        gain = _gain(error, blind)
+        figures.add(f"{key}_gain_over_mean_pct", data.groups, gain, "the training mean makes no error")
+        order = _pairs_of(spearman, label, score)
+        figures.add(f"{key}_spearman", data.groups, order, f"all labels of {key} are the same in most resamples")
+    label, score, _ = columns["total"]
+    accuracy = pairwise_accuracy(
+        label, score, data.groups, resamples=figures.config.resamples, seed=figures.config.seed
+    )
+    figures.put("pairwise_accuracy", accuracy, "all labels are the same")
+    errors = np.abs(found - labels) / HIGHEST
+    unsure = _pairs_of(spearman, (data.predicted.uncertainty / HIGHEST).mean(1), errors.mean(1))
+    figures.add("uncertainty_spearman", data.groups, unsure, "the uncertainty or the error is constant")
+    known = data.own & np.isfinite(data.success)
+    rows = np.flatnonzero(known)
+    truth, groups = data.success[rows] > 0.5, [data.groups[row] for row in rows]
+    why = "needs recorded videos under their own instruction, some of successes and some of failures"
+    for name, scores in (("success_auc", found[rows, SUCCESS]), ("success_auc_by_total", found[rows].sum(1))):
+        figures.add(name, groups, _pairs_of(auc, truth, scores), why)
+
+
+def _sensitivity(figures: _Figures, swapped: Compared, shuffled: Compared) -> None:
+    """How often, and by how much, a wrong instruction or a wrong order of frames scores lower."""
+    why = "needs recorded videos that do what their instruction says, and another instruction"
+    drop = swapped.before - swapped.after
+    figures.add("instruction_swap_win_rate", swapped.groups, _mean(_wins(drop[:, FOLLOWING])), why)
+    figures.add("instruction_swap_total_win_rate", swapped.groups, _mean(_wins((drop * HIGHEST).sum(1))), why)
+    figures.add("instruction_swap_total_drop", swapped.groups, _mean((drop * HIGHEST).sum(1)), why)
+    why = "needs recorded videos of at least 3 frames"
+    drop = shuffled.before - shuffled.after
+    figures.add("shuffle_win_rate", shuffled.groups, _mean(_wins(drop[:, SMOOTH])), why)
+    figures.add("shuffle_total_drop", shuffled.groups, _mean((drop * HIGHEST).sum(1)), why)
+
+
+def _degradations(figures: _Figures, data: Scored) -> list[dict[str, Any]]:
+    """For each degradation: does it lower the dimensions that the benchmark lowers for it?"""
+    names = sorted({applied.name for pair in data.pairs for applied in pair.degradations})
+    rows: list[dict[str, Any]] = []
+    every_drop, every_group = [], list[str]()
+    for name in names:
+        compared, meant = beside_clean(data, name)
+        chosen = np.flatnonzero((meant > 0).any(1))
+        lowered = meant[chosen] > 0
+        drop = (compared.before - compared.after)[chosen]
+        mean_drop = (drop * lowered).sum(1) / np.maximum(lowered.sum(1), 1)
+        groups = [compared.groups[row] for row in chosen]
+        why = "no video with it alone, beside an undamaged one, that the benchmark scores lower for it"
+        interval = figures.add(f"{name}_drop", groups, _mean(mean_drop), why)
+        if interval is None:
+            continue
+        every_drop.append(mean_drop)
+        every_group += groups
+        shares = {f"{key}_drop": float(drop[:, k].mean()) for k, key in enumerate(KEYS)}
+        labels = {f"{key}_label_drop": float(meant[chosen, k].mean()) for k, key in enumerate(KEYS)}
+        row = {"degradation": name, "videos": len(chosen), "drop": interval.value}
+        limits = {"drop_ci_low": interval.low, "drop_ci_high": interval.high}
+        rows.append({**row, **limits, "win_rate": float(_wins(mean_drop).mean()), **shares, **labels})
+    drops = np.concatenate(every_drop) if every_drop else np.empty(0)
+    figures.add("degradation_win_rate", every_group, _mean(_wins(drops)), "no damaged videos beside undamaged ones")
+    return rows
+
+
+def _sources(data: Scored) -> list[dict[str, Any]]:
+    """Figures without intervals for each source of recordings."""
+    sources = np.array([pair.source for pair in data.pairs])
+    labels, found = data.labels.raw.sum(1), data.predicted.raw.sum(1)
+    rows = []
+    for source in sorted(set(sources)):
+        here = np.flatnonzero(sources == source)
+        known = here[(data.own & np.isfinite(data.success))[here]]
+        values = {
+            "total_mae": float(np.abs(found - labels)[here].mean()),
+            "total_spearman": spearman(labels[here], found[here]),
+            "success_auc": auc(data.success[known] > 0.5, data.predicted.raw[known, SUCCESS]),
+        }
+        finite = {key: value for key, value in values.items() if np.isfinite(value)}
+        rows.append({"source": str(source), "pairs": len(here), **finite})
+    return rows
+
+
+def _wins(drop: Array) -> Array:
+    """1 where something fell, a half where it stayed."""
+    return np.asarray((drop > 0) + 0.5 * (drop == 0))
+
+
+def _mean(values: Array) -> Any:
+    return lambda rows: float(values[rows].mean())
+
+
+def _gain(error: Array, blind: Array) -> Any:
+    """Per cent by which the error is smaller than that of a constant guess."""
+
+    def gain(rows: NDArray[np.int64]) -> float:
+        base = blind[rows].sum()
+        return float(100 * (1 - error[rows].sum() / base)) if base > 0 else float("nan")
+
+    return gain
+
+
+def _pairs_of(statistic: Any, first: NDArray[Any], second: NDArray[Any]) -> Any:
+    return lambda rows: statistic(first[rows], second[rows])
+
+
+STUDY = Study("reward", RewardStudyConfig, study)

@@ -1,0 +1,116 @@
+"""Rewards by other models: the distilled student, and states that the probe reads from imagined frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.positions import read_states
+from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.rubric import KEYS, Scores
+from roboalign_core.training.grpo.rewards import Array, Frames
+
+StateScore = Callable[[Array, NDArray[np.float32], str], NDArray[Any]]
+"""States (T + 1, K), actions (T, A) and an instruction → a score in each dimension."""
+
+
+class VideoScorer(Protocol):
+    """What is asked of a student (or of any other judge of videos)."""
+
+    def score(self, frames: Frames, instructions: Sequence[str]) -> Scores:
+        """Videos (N, T, H, W, 3) uint8 and N instructions → their scores."""
+
+
+class StudentReward:
+    """The six scores of the imagined video, its real first frame included, in the rubric's units."""
+
+    names = KEYS
+
+    def __init__(self, student: VideoScorer) -> None:
+        self.student = student
+
+    def __call__(
+        self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
+    ) -> Mapping[str, NDArray[Any]]:
+        """See :class:`~roboalign_core.training.grpo.rewards.Reward`."""
+        raw = self.student.score(imagined, instructions).raw
+        return {key: raw[:, index] for index, key in enumerate(KEYS)}
+
+
+class OracleReward:
+    """Scores by rules on states, which a probe reads from the imagined frames.
+
+    Attributes:
+        names: of the scores, in the order in which ``score`` gives them.
+    """
+
+    def __init__(
+        self, probe: StateProbe, columns: Sequence[str], score: StateScore, names: tuple[str, ...] = KEYS
+    ) -> None:
+        """``columns`` are those that ``score`` takes, in its order.
+
+        Raises:
+            RoboAlignError: the probe does not read one of them.
+        """
+        self.names = names
+        self._probe, self._score = probe, score
+        self._columns = _places(probe, columns)
+
+    def __call__(
+        self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
+    ) -> Mapping[str, NDArray[Any]]:
+        """See :class:`~roboalign_core.training.grpo.rewards.Reward`."""
+        states = read_states(self._probe, imagined)[..., self._columns]
+        rows = [self._score(*each) for each in zip(states, actions, instructions, strict=True)]
+        if any(np.shape(row) != (len(self.names),) for row in rows):
+            raise RoboAlignError(
+                f"oracle: expected {len(self.names)} scores a future ({', '.join(self.names)}), "
+                f"found shape {next(np.shape(row) for row in rows if np.shape(row) != (len(self.names),))}"
+            )
+        return dict(zip(self.names, np.stack(rows).T, strict=True))
+
+
+class PositionReward:
+    """Minus how far things are from where they are in the recorded frames, as the probe reads both.
+
+    The mean absolute difference over the frames after the first and over all columns, in their unit.
+    """
+
+    names = ("positions",)
+
+    def __init__(self, probe: StateProbe) -> None:
+        self._probe = probe
+
+    def __call__(
+        self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
+    ) -> Mapping[str, Array]:
+        """See :class:`~roboalign_core.training.grpo.rewards.Reward`."""
+        read = [read_states(self._probe, frames[:, 1:]) for frames in (imagined, recorded)]
+        return {"positions": -np.abs(read[0] - read[1]).mean(axis=(1, 2))}
+
+
+def load_student(name: str, device: str) -> VideoScorer:
+    """The distilled student by that name or in that folder.
+
+    Raises:
+        RoboAlignError: there is none, or this version of the package has no class for it.
+    """
+    import roboalign_core.reward as models
+
+    kind = getattr(models, "RewardModel", None)
+    if kind is None:
+        raise RoboAlignError("reward 'student': expected roboalign_core.reward.RewardModel, which this version lacks")
+    student: VideoScorer = kind.from_pretrained(name, device)
+    return student
+
+
+def _places(probe: StateProbe, columns: Sequence[str]) -> list[int]:
+    names = probe.config.columns
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise RoboAlignError(f"oracle: expected a probe that reads {missing[0]!r}, found {', '.join(names)}")
+    return [names.index(column) for column in columns]

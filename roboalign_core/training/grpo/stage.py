@@ -1,0 +1,248 @@
+"""The stage: imagine groups of futures, score them, move the dynamics towards the better ones."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from roboalign_core.precision import autocast
+from roboalign_core.training.dynamics import for_inference
+from roboalign_core.training.grpo.config import GrpoStageConfig
+from roboalign_core.training.grpo.imagination import Futures, PromptSampler, TokenCost, imagine
+from roboalign_core.training.grpo.objective import advantages, objective, ties
+from roboalign_core.training.grpo.policy import Groups, log_probs
+from roboalign_core.training.grpo.rewards import Array, Mixture
+from roboalign_core.training.grpo.watch import Guard, Validation
+from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.rollout import Order
+
+logger = logging.getLogger(__name__)
+
+Hook = Callable[[Futures, Mapping[str, Array]], None]
+"""Futures and their scores (N,) in each dimension: where a reward model is taught on what the policy imagines now."""
+
+
+class Weights(nn.Module):
+    """The policy, and the weights that the validation liked best so far (frozen; checkpoints hold both)."""
+
+    def __init__(self, policy: Dynamics) -> None:
+        super().__init__()
+        self.policy, self.best = policy, copy.deepcopy(policy).requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Futures with what learning needs of them.
+
+    Attributes:
+        groups: N = P·G futures as tokens.
+        advantages: (N,).
+        old, reference: (N, L) log-probabilities of the policy that drew them, and of the reference.
+    """
+
+    groups: Groups
+    advantages: Tensor
+    old: Tensor
+    reference: Tensor
+
+
+class GrpoStage:
+    """GRPO on the dynamics' tokens (RoboAlign-R1, A4, stage 3; RLVR-World)."""
+
+    def __init__(
+        self,
+        config: GrpoStageConfig,
+        world_model: WorldModel,
+        policy: Dynamics,
+        reference: Dynamics,
+        prompts: PromptSampler,
+        reward: Mixture,
+        validation: Validation,
+    ) -> None:
+        """``world_model`` codes and draws frames; ``policy`` learns, in float32, ``reference`` stays.
+
+        ``on_batch``, where it is set, is called with what was imagined and its scores every ``on_batch_every`` steps.
+        """
+        self.config, self.world_model, self.prompts = config, world_model, prompts
+        self.module, self.reference = Weights(policy), reference.requires_grad_(False)
+        self.reward, self.validation, self.guard = reward, validation, Guard(config.guard)
+        self.on_batch: Hook | None = None
+        self.on_batch_every = 1
+        self.steps = 0
+        self._order = cast(Order, config.order)
+        self._validated: dict[str, float] = {}  # of the newest weights that were judged
+        self._judged: dict[str, float] = {}  # of the best ones, of those at the start, and when that was
+        self._figures: dict[str, float] = {}
+        self._strips: dict[str, NDArray[np.uint8]] = {}
+
+    @property
+    def stopped(self) -> str:
+        """Why training ended by itself; empty while it goes on."""
+        return self.guard.stopped
+
+    def updates(self) -> Iterator[Iterator[Tensor]]:
+        """A step: futures are drawn once; each update sums the losses that it is made of."""
+        if not self._judged:
+            self._validate()
+        batch = self._draw()
+        sums = dict.fromkeys(("divergence", "clipped", "entropy"), 0.0)
+        size = len(batch.groups) // self.config.updates
+        for _ in range(self.config.epochs):
+            for start in range(0, len(batch.groups), size):
+                yield self._losses(batch, slice(start, start + size), sums)
+        self.steps += 1
+        passes = self.config.epochs * self.config.updates
+        self._figures |= {name: value / passes for name, value in sums.items()}
+        if self.steps % self.config.validation.every == 0:
+            self._validate()
+        self.guard.watch(self.steps, self._figures["divergence"], self._figures["repetition_rate"])
+        if self.stopped:
+            logger.warning("training ends: %s", self.stopped)
+
+    def _losses(self, batch: Batch, starts: slice, sums: dict[str, float]) -> Iterator[Tensor]:
+        """Losses of the windows ``starts``, some at a time; their sum is the mean over all tokens."""
+        group, device = batch.groups.size, self.world_model.device
+        mask = self.module.policy.layout.drawn(self.config.frames).to(device)
+        for first in range(starts.start, starts.stop, self.config.micro):
+            rows = slice(first, min(first + self.config.micro, starts.stop))
+            share = (rows.stop - rows.start) / (starts.stop - starts.start)
+            each = slice(rows.start * group, rows.stop * group)
+            with autocast(device):
+                new, entropy = log_probs(self.module.policy, batch.groups[rows], self._order)
+            found = objective(
+                new,
+                batch.old[each],
+                batch.reference[each],
+                batch.advantages[each],
+                mask,
+                self.config.clip,
+                self.config.divergence_weight,
+            )
+            sums["divergence"] += share * found.divergence
+            sums["clipped"] += share * found.clipped
+            sums["entropy"] += share * entropy
+            yield share * found.loss
+
+    def _draw(self) -> Batch:
+        """Imagine and score."""
+        config, model = self.config, self._for_inference(self.module.policy)
+        futures = imagine(model, self.prompts.draw(config.prompts), config.group, self._order, temperature=1.0)
+        scores = self.reward(futures.imagined, futures.recorded, futures.instructions, futures.actions)
+        total = self.reward.total(scores)
+        if self.on_batch is not None and self.steps % self.on_batch_every == 0:
+            self.on_batch(futures, scores)
+        rewards = torch.from_numpy(total).unflatten(0, (config.prompts, config.group))
+        self._note(futures, scores, rewards)
+        drawn_by = copy.deepcopy(self.module.policy).requires_grad_(False)
+        return Batch(
+            futures.groups,
+            advantages(rewards).flatten().float().to(model.device),
+            self._log_probs(drawn_by, futures.groups),
+            self._log_probs(self.reference, futures.groups),
+        )
+
+    def _log_probs(self, dynamics: Dynamics, groups: Groups) -> Tensor:
+        """(N, L) of frozen weights, by the very kernels that training runs: so that equal weights agree to the bit."""
+        size, parts = len(groups) // self.config.updates, []
+        for start in range(0, len(groups), size):
+            for first in range(start, start + size, self.config.micro):
+                rows = slice(first, min(first + self.config.micro, start + size))
+                with autocast(self.world_model.device):
+                    parts.append(log_probs(dynamics, groups[rows], self._order)[0])
+        return torch.cat(parts)
+
+    def _note(self, futures: Futures, scores: Mapping[str, Array], rewards: Tensor) -> None:
+        config, layout = self.config, self.module.policy.layout
+        cost = TokenCost.of(layout, config.prompts, config.group, config.frames)
+        self._figures |= {
+            "reward": rewards.mean().item(),
+            "reward_spread": rewards.std(1, correction=0).mean().item(),
+            **{f"reward_{name}": float(values.mean()) for name, values in scores.items()},
+            "ties": ties(rewards).float().mean().item(),
+            "repetition_rate": futures.repetition(self.world_model.config.tokenizer.still_threshold),
+            "tokens_prefilled": float(cost.prefilled),
+            "tokens_sampled": float(cost.sampled),
+            "tokens_prefilled_ancestor": float(cost.ancestor),
+        }
+        order = rewards[0].argsort(descending=True).tolist()
+        rows = [futures.recorded[0], *(futures.imagined[index] for index in (order[0], order[-1]))]
+        self._strips = {"recorded_best_worst": np.concatenate([np.concatenate(list(row), axis=1) for row in rows])}
+
+    def _validate(self) -> None:
+        """Judge the policy as it is; the best weights so far are kept."""
+        found = self.validation(self._for_inference(self.module.policy), self._order)
+        self._validated = {**found, "step": self.steps}
+        if not self._judged:
+            self._judged = {"start": found["score"], "start_reward": found["reward"]}
+        if found["score"] > self._judged.get("best", -np.inf):
+            self._judged |= {"best": found["score"], "best_reward": found["reward"], "best_step": self.steps}
+            self.module.best.load_state_dict(self.module.policy.state_dict())
+
+    def _for_inference(self, dynamics: Dynamics) -> WorldModel:
+        return for_inference(self.world_model.config, self.world_model.tokenizer, dynamics)
+
+    # -- what the loop asks for -------------------------------------------------------------------------------------
+
+    def figures(self) -> Mapping[str, float]:
+        """Of the last step; those of the validation are of the newest one."""
+        held_out = {f"held_out_{name}": value for name, value in self._validated.items()}
+        return {**self._figures, **held_out}
+
+    def images(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Of the last step's first window: what was recorded, and the futures scored best and worst, (3·H, …, 3)."""
+        return self._strips
+
+    def results(self) -> Mapping[str, Any]:
+        """What a reader of the run needs beside the last figures."""
+        figures = self._figures
+        prefilled, ancestor = figures.get("tokens_prefilled", 0.0), figures.get("tokens_prefilled_ancestor", 1.0)
+        return {
+            "prefill_share": prefilled / ancestor,
+            **{f"validation_{name}": value for name, value in self._judged.items()},
+            "validation_name": self.config.validation.score,
+            "exported": self.config.validation.keep,
+            "stopped": self.stopped,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Of the draws, the validation and the alarms."""
+        return {
+            "prompts": self.prompts.state_dict(),
+            "guard": self.guard.state(),
+            "steps": self.steps,
+            "validated": self._validated,
+            "judged": self._judged,
+            "figures": self._figures,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.prompts.load_state_dict(state["prompts"])
+        self.guard.load_state(state["guard"])
+        self.steps = state["steps"]
+        self._validated, self._judged, self._figures = state["validated"], state["judged"], state["figures"]
+
+    def export(self, folder: Path) -> None:
+        """The whole world model, with the best weights or the last ones."""
+        if self._validated.get("step") != self.steps:
+            self._validate()
+        best = self.config.validation.keep == "best"
+        if best and self._judged["best_step"] == 0:
+            logger.warning(
+                "no weights had a better %s on held-out windows than those at the start (%.4g), which are exported; "
+                "stage.validation.keep=last exports the last ones",
+                self.config.validation.score,
+                self._judged["start"],
+            )
+        dynamics = self.module.best if best else self.module.policy
+        WorldModel(self.world_model.config, self.world_model.tokenizer, dynamics).save_pretrained(folder)

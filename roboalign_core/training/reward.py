@@ -1,0 +1,229 @@
+"""The student reward model, distilled from the scores of a benchmark (RoboAlign-R1, A3)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from roboalign_core.benchmark import Pair, Split
+from roboalign_core.episodes.augment import AugmentationConfig, augment
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import autocast
+from roboalign_core.reward.calibration import Calibration
+from roboalign_core.reward.config import RewardModelConfig
+from roboalign_core.reward.data import RewardData
+from roboalign_core.reward.model import FOLDER, RewardModel
+from roboalign_core.reward.student import RewardNetwork
+from roboalign_core.reward.summary import summarise
+from roboalign_core.reward.text import tokenise
+from roboalign_core.rubric import HIGHEST, KEYS
+
+_BATCH = 64  # videos that are scored at once on the validation split
+_BALANCE = ("origin", "source", "labeller", "degradation", "instruction", "total", *KEYS)
+
+
+@dataclass
+class RewardStageConfig:
+    """What the stage learns, and from what.
+
+    Attributes:
+        pairs: a step.
+        weights: of the six dimensions' losses, in the order of the rubric.
+        delta: of the Huber loss on scores in [0, 1]: errors beyond it count linearly.
+        shortest: fewest frames of a video that are looked at.
+        short_share: steps that look at fewer frames than the model's, as videos shorter than that have.
+        word_dropout: words of which the model sees the letters alone, as of a word that it never saw.
+        balance: of ``origin``, ``source``, ``labeller``, ``degradation``, ``instruction``, ``total`` or keys of the
+            rubric; every combination of their values is drawn equally often (scores rounded to whole numbers).
+        balance_share: pairs that are drawn so; the others are drawn uniformly.
+        judgements: a parquet table of a teacher's scores that take the place of the benchmark's.
+        labellers: learn only from pairs that one of these scored; none: from all.
+        validate_every: steps from one look at the validation split to the next.
+        validation: pairs of that split that such a look takes.
+    """
+
+    pairs: int = 64
+    weights: list[float] = field(default_factory=lambda: [1.0] * len(KEYS))
+    delta: float = 0.25
+    shortest: int = 8
+    short_share: float = 0.25
+    word_dropout: float = 0.1
+    balance: list[str] = field(default_factory=list)
+    balance_share: float = 0.5
+    judgements: str = ""
+    labellers: list[str] = field(default_factory=list)
+    validate_every: int = 50
+    validation: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "shortest", "validate_every", "validation"):
+            if getattr(self, name) < 1:
+                raise RoboAlignError(f"stage.{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("short_share", "word_dropout", "balance_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
+        if len(self.weights) != len(KEYS) or min(self.weights) < 0 or not sum(self.weights) > 0:
+            raise RoboAlignError(
+                f"stage.weights: expected {len(KEYS)} numbers of 0 or more, not all 0, found {self.weights}"
+            )
+        if not self.delta > 0:
+            raise RoboAlignError(f"stage.delta: expected a number above 0, found {self.delta}")
+        unknown = [name for name in self.balance if name not in _BALANCE]
+        if unknown:
+            raise RoboAlignError(f"stage.balance: expected some of {', '.join(_BALANCE)}, found {unknown[0]!r}")
+
+
+class RewardStage:
+    """Regress the six scores with a dimension-weighted Huber loss.
+
+    Every head weighs the pairs differently (by draws from Poisson(1), the bootstrap of Efron 1979), so that their
+    disagreement says how much a score hangs on the pairs that happened to be there.
+    """
+
+    def __init__(
+        self,
+        config: RewardStageConfig,
+        model: RewardModelConfig,
+        data: RewardData,
+        augmentation: AugmentationConfig,
+        seed: int,
+        device: str,
+    ) -> None:
+        if config.shortest > model.frames:
+            raise RoboAlignError(f"stage.shortest: expected at most {model.frames} frames, found {config.shortest}")
+        self.config, self.model, self.data, self.augmentation = config, model, data, augmentation
+        self.device = torch.device(device)
+        self.pairs, self.labels = data.pairs[Split.TRAIN], data.labels[Split.TRAIN]
+        # ids of every instruction, found once; also refuses those that are too long
+        different = sorted({pair.instruction for pairs in data.pairs.values() for pair in pairs})
+        self.ids = dict(zip(different, tokenise(different, model.text), strict=True))
+        self.module = RewardNetwork(model).to(self.device)
+        self.random = np.random.default_rng(seed)
+        draws = np.random.default_rng([seed, 1])
+        self.shares = draws.poisson(1.0, (model.heads, len(self.pairs))).astype(np.float32)
+        held = len(data.pairs[Split.VALIDATION])
+        self.looked = np.sort(draws.permutation(held)[: config.validation])
+        raw = np.rint(self.labels * HIGHEST)
+        self.groups = _groups(self.pairs, raw, config.balance) if config.balance else []
+        self.steps, self.figures = 0, dict[str, float]()
+
+    def loss(self) -> tuple[Tensor, Mapping[str, float]]:
+        """Huber loss of a fresh batch; the mean error of the normalised scores, also on the validation split."""
+        rows = self._draw()
+        count = self.model.frames
+        if self.random.random() < self.config.short_share:
+            count = int(self.random.integers(self.config.shortest, count + 1))
+        labels = torch.from_numpy(self.labels[rows]).to(self.device)
+        shares = torch.from_numpy(self.shares[:, rows]).to(self.device)
+        logits = self._logits([self.pairs[row] for row in rows], count, self.augmentation)
+        weights = torch.tensor(self.config.weights, device=self.device)
+        found = logits.sigmoid()
+        each = F.huber_loss(found, labels.expand_as(found), reduction="none", delta=self.config.delta)
+        loss = (each @ (weights / weights.sum()) * shares).sum() / shares.sum().clamp(min=1)
+        self.figures["mae"] = (found.detach().mean(0) - labels).abs().mean().item()
+        if self.steps % self.config.validate_every == 0:
+            self.figures["validation_mae"] = self._error()
+        self.steps += 1
+        return loss, dict(self.figures)
+
+    def state(self) -> dict[str, Any]:
+        """Of the draws, and the last look at the validation split."""
+        return {"random": self.random.bit_generator.state, "steps": self.steps, "figures": self.figures}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.random.bit_generator.state = state["random"]
+        self.steps, self.figures = state["steps"], dict(state["figures"])
+
+    def export(self, folder: Path) -> None:
+        """The student, calibrated on the validation split."""
+        pairs, labels = self.data.pairs[Split.VALIDATION], self.data.labels[Split.VALIDATION]
+        starts = track(range(0, len(pairs), _BATCH), "calibrating")
+        logits = torch.cat([self._evaluate(pairs[start : start + _BATCH]) for start in starts], dim=1)
+        calibration = Calibration.fit(logits, torch.from_numpy(labels))
+        RewardModel(self.model, self.module, calibration).save_pretrained(folder / FOLDER)
+
+    # -- batches ----------------------------------------------------------------------------------------------------
+
+    def _draw(self) -> NDArray[np.int64]:
+        rows = self.random.integers(0, len(self.pairs), self.config.pairs)
+        if self.groups:
+            balanced = self.random.random(self.config.pairs) < self.config.balance_share
+            for place in np.flatnonzero(balanced):
+                rows[place] = self.random.choice(self.groups[self.random.integers(len(self.groups))])
+        return rows
+
+    def _logits(self, pairs: Sequence[Pair], count: int, augmentation: AugmentationConfig | None) -> Tensor:
+        """Logits (heads, B, 6) of videos at ``count`` frames; those with fewer go through the network by themselves."""
+        summaries = [summarise(self.data.videos.frames(pair), count) for pair in pairs]
+        ids = torch.stack([self.ids[pair.instruction] for pair in pairs])
+        ids = ids[:, : int((ids != 0).any(-1).sum(1).max())]
+        lengths = np.array([summary.shape[1] for summary in summaries])
+        parts, order = [], []
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            videos = torch.from_numpy(np.stack([summaries[row] for row in rows]))
+            words = ids[torch.from_numpy(rows)]
+            if augmentation is not None:
+                videos = _augmented(videos, augmentation, self.random)
+                words = self._without_words(words)
+            parts.append(self.module(videos.to(self.device), words.to(self.device)))
+            order.append(rows)
+        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
+        return torch.cat(parts, dim=1)[:, back]
+
+    def _without_words(self, ids: Tensor) -> Tensor:
+        """Ids (B, words, ids a word) without the first id, the word's own, of some words."""
+        dropped = torch.from_numpy(self.random.random(ids.shape[:2]) < self.config.word_dropout)
+        ids = ids.clone()
+        ids[..., 0][dropped] = 0
+        return ids
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def _error(self) -> float:
+        pairs = self.data.pairs[Split.VALIDATION]
+        logits = self._evaluate([pairs[row] for row in self.looked])
+        labels = torch.from_numpy(self.data.labels[Split.VALIDATION][self.looked])
+        return (logits.sigmoid().mean(0) - labels).abs().mean().item()
+
+    @torch.no_grad()
+    def _evaluate(self, pairs: Sequence[Pair]) -> Tensor:
+        """Logits (heads, B, 6) as the trained model gives them, on the CPU."""
+        training = self.module.training
+        self.module.eval()
+        with autocast(self.device):
+            logits = self._logits(pairs, self.model.frames, None)
+        self.module.train(training)
+        return logits.cpu()
+
+
+def _augmented(videos: Tensor, config: AugmentationConfig, random: np.random.Generator) -> Tensor:
+    """Summaries (B, 2, F, H, W, 3): colours changed and moved, and how much they changed moved alike."""
+    again = copy.deepcopy(random)  # the amounts of the motion are drawn first
+    with torch.autocast("cpu", enabled=False):
+        colours = augment(videos[:, 0], config, random)
+        return torch.stack([colours, augment(videos[:, 1], replace(config, photometric=False), again)], dim=1)
+
+
+def _groups(pairs: Sequence[Pair], raw: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Rows of the pairs with each combination of values; ``raw`` (N, 6) are their scores in whole numbers."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for row, pair in enumerate(pairs):
+        scores = {"total": raw[row].sum(), **dict(zip(KEYS, raw[row], strict=True))}
+        applied = tuple(each.name for each in pair.degradations)
+        values = tuple(
+            scores.get(name, applied if name == "degradation" else getattr(pair, name, "")) for name in names
+        )
+        found.setdefault(values, []).append(row)
+    return [np.array(rows) for _, rows in sorted(found.items())]

@@ -1,0 +1,7 @@
+"""The state oracles: six scores of simulated episodes out of where everything was. See docs/benchmark.md."""
+
+from roboalign_sim.state_oracle.checks import Finding
+from roboalign_sim.state_oracle.lift import LIFT, LiftOracle
+from roboalign_sim.state_oracle.tabletop import TABLETOP, TabletopOracle
+
+__all__ = ["LIFT", "TABLETOP", "Finding", "LiftOracle", "TabletopOracle"]

@@ -1,0 +1,178 @@
+"""Rewards score what they say, and what is no score is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from roboalign_core.errors import MissingExtraError, RoboAlignError
+from roboalign_core.evaluation.metrics import psnr, ssim
+from roboalign_core.evaluation.probe import ProbeConfig, ProbeNetwork, StateProbe
+from roboalign_core.rubric import KEYS, Scores
+from roboalign_core.training.grpo.judges import OracleReward, PositionReward, StudentReward
+from roboalign_core.training.grpo.rewards import FRAME_REWARDS, Mixture, perceptual_reward
+
+N, T = 5, 3
+RANDOM = np.random.default_rng(0)
+IMAGINED, RECORDED = RANDOM.integers(0, 256, (2, N, T + 1, 32, 32, 3), dtype=np.uint8)
+INSTRUCTIONS = ["push left", "push right", "reach", "push left", "reach"]
+ACTIONS = RANDOM.uniform(-1, 1, (N, T, 2)).astype(np.float32)
+GIVEN = (IMAGINED, RECORDED, INSTRUCTIONS, ACTIONS)
+
+
+class Fixed:
+    """A reward that gives what it is told to."""
+
+    def __init__(self, **values: Any) -> None:
+        self.names = tuple(values)
+        self.values: Mapping[str, Any] = values
+
+    def __call__(self, imagined: Any, recorded: Any, instructions: Any, actions: Any) -> Mapping[str, Any]:
+        return self.values
+
+
+@pytest.mark.parametrize("name", ["mae", "mse", "psnr", "ssim"])
+def test_frame_rewards_are_means_over_the_imagined_frames(name: str) -> None:
+    first, second = (x[:, 1:].astype(np.float64) / 255 for x in (IMAGINED, RECORDED))
+    expected = {
+        "mae": -np.abs(first - second).mean((1, 2, 3, 4)),
+        "mse": -np.square(first - second).mean((1, 2, 3, 4)),
+        "psnr": psnr(first, second).mean(1),
+        "ssim": ssim(first, second).mean(1),
+    }[name]
+    np.testing.assert_allclose(FRAME_REWARDS[name]()(*GIVEN)[name], expected, rtol=1e-5)
+
+
+def test_many_videos_are_compared_in_parts() -> None:
+    many = np.repeat(IMAGINED, 8, axis=0), np.repeat(RECORDED, 8, axis=0)
+    found = FRAME_REWARDS["mae"]()(*many, INSTRUCTIONS * 8, np.repeat(ACTIONS, 8, axis=0))["mae"]
+    np.testing.assert_allclose(found, np.repeat(FRAME_REWARDS["mae"]()(*GIVEN)["mae"], 8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mae", "mse", "psnr", "ssim"])
+def test_what_really_happened_scores_best(name: str) -> None:
+    reward = FRAME_REWARDS[name]()
+    assert (reward(RECORDED, *GIVEN[1:])[name] > reward(*GIVEN)[name]).all()
+
+
+def test_the_given_frame_does_not_count() -> None:
+    changed = IMAGINED.copy()
+    changed[:, 0] = 0
+    for make in FRAME_REWARDS.values():
+        reward = make()
+        for name, values in reward(*GIVEN).items():
+            np.testing.assert_array_equal(reward(changed, *GIVEN[1:])[name], values)
+
+
+def test_the_perceptual_reward_carries_the_name_of_its_trunk() -> None:
+    try:
+        reward = perceptual_reward("cpu")
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    assert reward.names[0] in ("lpips", "lpips_random")
+    found = reward(*GIVEN)[reward.names[0]]
+    assert found.shape == (N,)
+    assert (found < 0).all()
+    assert np.abs(reward(RECORDED, *GIVEN[1:])[reward.names[0]]).max() < 1e-6
+
+
+def test_a_mixture_weighs_dimensions() -> None:
+    first, second = np.arange(N, dtype=float), np.ones(N)
+    mixture = Mixture([Fixed(a=first), Fixed(b=second, c=first)], {"b": 2.0, "c": -1.0})
+    scores = mixture(*GIVEN)
+    assert mixture.names == tuple(scores) == ("a", "b", "c")
+    np.testing.assert_allclose(mixture.total(scores), first + 2 * second - first)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"a": np.full(N, np.nan)}, r"reward a: expected finite numbers, found nan for future 0 of 5"),
+        ({"a": np.array([0, 1, np.inf, 0, 0])}, r"reward a: expected finite numbers, found inf for future 2 of 5"),
+        ({"a": np.zeros((N, 1))}, r"reward a: expected shape \(5,\), one number a future, found \(5, 1\)"),
+        ({"a": 1.0}, r"reward a: expected shape \(5,\), one number a future, found \(\)"),
+    ],
+)
+def test_what_is_no_score_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        Mixture([Fixed(**values)], {})(*GIVEN)
+
+
+def test_rewards_give_the_names_that_they_announce() -> None:
+    reward = Fixed(a=np.zeros(N))
+    reward.values = {"b": np.zeros(N)}
+    with pytest.raises(RoboAlignError, match="reward Fixed: expected the names a, found b"):
+        Mixture([reward], {})(*GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "weights", "message"),
+    [
+        ([], {}, "expected one or more"),
+        ([Fixed(a=1), Fixed(a=1)], {}, "each name once"),
+        ([Fixed(a=1)], {"b": 1.0}, "expected names among a, found 'b'"),
+        ([Fixed(a=1)], {"a": float("nan")}, "a: expected a finite number, found nan"),
+    ],
+)
+def test_mixtures_that_make_no_sense_are_refused(rewards: list[Fixed], weights: dict[str, float], message: str) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        Mixture(rewards, weights)
+
+
+def test_the_student_sees_the_whole_video_and_its_instruction() -> None:
+    class Student:
+        def score(self, frames: Any, instructions: Sequence[str]) -> Scores:
+            assert frames is IMAGINED
+            good = [float(text == "push left") for text in instructions]
+            return Scores(np.outer(good, [1.5, 2, 1, 1, 0.5, 2]).astype(np.float32))
+
+    mixture = Mixture([StudentReward(Student())], {"contact_realism": 4.0})
+    scores = mixture(*GIVEN)
+    assert mixture.names == KEYS
+    assert scores["instruction_following"].tolist() == [1.5, 0, 0, 1.5, 0]
+    assert mixture.total(scores).tolist() == [9.5, 0, 0, 9.5, 0]
+
+
+# -- what the probe reads -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def probe() -> StateProbe:
+    config = ProbeConfig(columns=["x", "y", "z"], mean=[1.0, 2.0, 3.0], std=[1.0, 0.5, 2.0], height=32, width=32)
+    config.channels = 8
+    torch.manual_seed(0)
+    return StateProbe(config, ProbeNetwork(config))
+
+
+def test_an_oracle_scores_the_states_that_are_read(probe: StateProbe) -> None:
+    seen = []
+
+    def score(states: Any, actions: Any, instruction: str) -> np.ndarray:
+        seen.append((states, actions, instruction))
+        return np.array([states[-1, 0], actions[0, 1]])
+
+    reward = OracleReward(probe, ["z", "x"], score, names=("place", "push"))
+    found = Mixture([reward], {})(*GIVEN)
+    states = probe.read(IMAGINED.reshape(-1, 32, 32, 3)).reshape(N, T + 1, 3)
+    np.testing.assert_allclose(found["place"], states[:, -1, 2], rtol=1e-6)
+    np.testing.assert_allclose(found["push"], ACTIONS[:, 0, 1])
+    np.testing.assert_allclose(seen[1][0], states[1][:, [2, 0]], rtol=1e-6)
+    assert [each[2] for each in seen] == INSTRUCTIONS
+
+
+def test_an_oracle_that_does_not_fit_is_refused(probe: StateProbe) -> None:
+    with pytest.raises(RoboAlignError, match="expected a probe that reads 'w', found x, y, z"):
+        OracleReward(probe, ["x", "w"], lambda *_: np.zeros(6))
+    with pytest.raises(RoboAlignError, match=r"oracle: expected 6 scores a future \(.*\), found shape \(2,\)"):
+        OracleReward(probe, ["x"], lambda *_: np.zeros(2))(*GIVEN)
+
+
+def test_positions_are_held_against_the_recorded_ones(probe: StateProbe) -> None:
+    reward = PositionReward(probe)
+    assert reward(RECORDED, *GIVEN[1:])["positions"].tolist() == [0.0] * N
+    read = [probe.read(x[:, 1:].reshape(-1, 32, 32, 3)).reshape(N, T, 3) for x in (IMAGINED, RECORDED)]
+    np.testing.assert_allclose(reward(*GIVEN)["positions"], -np.abs(read[0] - read[1]).mean((1, 2)), rtol=1e-5)
