@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.rubric import KEYS
-
-Array = NDArray[np.float64]
 
 _STEPS = 50  # of Newton's method on two numbers
 _TRUST = 1e-3  # weight of staying at the identity
@@ -59,8 +56,7 @@ class Calibration:
         fits = [_fit_logits(logits[:, :, k].double(), labels[:, k].double()) for k in range(len(KEYS))]
         scale, shift = ([float(fit[index]) for fit in fits] for index in (0, 1))
         shares = (logits.double() * torch.tensor(scale).double() + torch.tensor(shift).double()).sigmoid()
-        errors = (shares.mean(0) - labels).square().numpy()
-        variances = shares.var(0).numpy()
+        errors, variances = (shares.mean(0) - labels).square(), shares.var(0)
         uncertainty = [_fit_errors(errors[:, k], variances[:, k]) for k in range(len(KEYS))]
         return cls(scale, shift, [floor for floor, _ in uncertainty], [spread for _, spread in uncertainty])
 
@@ -83,10 +79,24 @@ def _fit_logits(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return float(np.exp(scale)), shift
 
 
-def _fit_errors(squares: Array, variances: Array) -> tuple[float, float]:
-    """Floor and spread, neither below 0, so that floor² + spread² · variance is the mean squared error."""
-    centred = variances - variances.mean()
-    rising = float((centred * squares).sum() / max(float((centred**2).sum()), 1e-12))
-    slope = float(np.clip(rising, 0.0, squares.mean() / max(float(variances.mean()), 1e-12)))
-    floor = max(0.0, float(squares.mean() - slope * variances.mean()))
-    return float(np.sqrt(floor)), float(np.sqrt(slope))
+def _fit_errors(squares: Tensor, variances: Tensor) -> tuple[float, float]:
+    """Floor and spread, so that errors are likeliest under normal ones of variance floor² + spread² · variance.
+
+    Likelihood and not least squares: the heads' variance is a noisy measure, and where it and the errors are small,
+    an error bar that is too wide is as wrong as one that is too narrow where they are large.
+    """
+    least = 1e-3 * squares.mean().clamp(min=1e-9)
+    free = torch.stack([squares.mean().clamp(min=1e-9).log(), torch.zeros((), dtype=torch.float64)]).requires_grad_()
+    optimizer = torch.optim.LBFGS([free], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        expected = least + free[0].exp() + free[1].exp() * variances
+        value = (expected.log() + squares / expected).mean()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    floor, spread = (0.5 * free.detach()).exp().tolist()
+    return float(np.sqrt(floor**2 + least.item())), spread

@@ -256,7 +256,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "expected a value for data, found none"),
+        (["train"], "data: expected at least one folder of episodes, found none"),
         (["train", "data=[x]", "loop.steps=many"], "loop.steps: Value 'many'"),
         (["train", "data=[x]", "loop.colour=1"], "loop.colour: there is no such setting"),
         (["train", "data=[x]", "stage.colour=1"], "stage.colour: there is no such setting"),
