@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.episodes import Episode
+from roboalign_core.benchmark.oracles import StateOracle, load_oracle
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.rubric import KEYS, Scores
-
-
-class StateOracle(Protocol):
-    """Scores one recorded episode of a simulator from the state in it."""
-
-    def score(self, episode: Episode, instruction: str) -> npt.NDArray[np.float32]:
-        """(6,) scores in the order of ``DIMENSIONS``."""
 
 
 class OracleJudge(Judge):
@@ -73,4 +65,7 @@ class OracleJudge(Judge):
 
 
 def _load_oracle(source: str) -> StateOracle:
-    return cast(StateOracle, import_module("roboalign_core.benchmark.oracles").load_oracle(source))
+    oracle = load_oracle(source)
+    if oracle is None:
+        raise RoboAlignError(f"judge oracle: expected an oracle for episodes of {source!r}, found none installed")
+    return oracle

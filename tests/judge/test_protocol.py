@@ -68,6 +68,11 @@ def test_the_oracle_of_an_episode_s_source_is_asked_once() -> None:
     assert loaded == ["toy"]
 
 
+def test_a_source_without_an_oracle_is_refused() -> None:
+    with pytest.raises(RoboAlignError, match="expected an oracle for episodes of 'toy', found none installed"):
+        OracleJudge().judge([Video.of(toy_episode(0))])
+
+
 def test_the_oracle_sees_no_state_in_frames() -> None:
     judge, episode = OracleJudge(lambda source: Counting()), toy_episode(0)
     with pytest.raises(RoboAlignError, match=r"video 1: expected a recorded episode.*found frames alone"):
