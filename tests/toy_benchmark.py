@@ -31,7 +31,7 @@ def toy_model() -> RewardModelConfig:
         frames=8,
         heads=4,
         text=TextConfig(width=32, layers=2, heads=2, expansion=2, dropout=0.0, words=8, buckets=128),
-        vision=VisionConfig(patch_width=24, cell_width=32, blocks=1, slots=4, width=32, layers=1, heads=2, dropout=0.0),
+        vision=VisionConfig(patch_width=24, cell_width=48, blocks=1, slots=8, width=64, layers=1, heads=2, dropout=0.0),
     )
 
 

@@ -21,7 +21,7 @@ class RewardNetwork(nn.Module):
         super().__init__()
         self.text = TextEncoder(config.text)
         self.video = VideoEncoder(config)
-        self.heads = nn.Linear(config.vision.width, config.heads * len(DIMENSIONS))
+        self.heads = nn.Linear(3 * config.vision.width, config.heads * len(DIMENSIONS))
 
     def forward(self, summaries: Tensor, ids: Tensor) -> Tensor:
         """(B, 2, F, H, W, 3) uint8 and (B, words, ids a word) → (heads, B, 6) float32."""

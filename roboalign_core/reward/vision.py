@@ -110,9 +110,10 @@ class FrameEncoder(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Summaries (B, 2, F, H, W, 3) uint8 and instruction embeddings (B, W) → (B, width): what the video says of each.
+    """Summaries (B, 2, F, H, W, 3) uint8 and instruction embeddings (B, W) → (B, 3 · width), what a head reads.
 
-    A position in time is a share of the video, so that videos with fewer frames than ``config.frames`` begin and end
+    These are the outputs at the token of the instruction, at the last frame, and the mean of those at all frames. A
+    position in time is a share of the video, so that videos with fewer frames than ``config.frames`` begin and end
     where the others do.
     """
 
@@ -139,7 +140,8 @@ class VideoEncoder(nn.Module):
         """See the class."""
         frames = self.film(self.frames(summaries, text), text) + self._positions(summaries.shape[2])
         start = self.start(text)[:, None].to(frames.dtype)
-        return self.layers(torch.cat([start, frames], dim=1))[:, 0]
+        found = self.layers(torch.cat([start, frames], dim=1))
+        return torch.cat([found[:, 0], found[:, -1], found[:, 1:].mean(1)], dim=-1)
 
     def _positions(self, count: int) -> Tensor:
         """(count, width), interpolated between the learned ones."""
