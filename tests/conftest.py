@@ -51,4 +51,4 @@ def toy_student(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a student that learned the toy benchmark; tests do not change it."""
     from toy_benchmark import train_toy
 
-    return train_toy(toy.path, tmp_path_factory.mktemp("student"), steps=260)
+    return train_toy(toy.path, tmp_path_factory.mktemp("student"), steps=200)
