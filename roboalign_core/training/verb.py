@@ -92,7 +92,8 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
         "world_model": config.world_model,
     }
     figures = Trainer(stage, config.loop, Path(config.out), identity).train()
-    return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
+    parameters = sum(p.numel() for p in stage.module.parameters())
+    return {"episodes": data.episodes, "parameters": parameters, **figures}
 
 
 def _frame_size(config: TrainConfig) -> tuple[int, int]:
