@@ -102,7 +102,8 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     }
     trainer: type[Any] = Replica if getattr(stage, "replica", False) else Trainer
     figures = trainer(stage, config.loop, Path(config.out), identity).train()
-    return {**figures, "episodes": data.episodes, "parameters": sum(p.numel() for p in stage.module.parameters())}
+    parameters = sum(p.numel() for p in stage.module.parameters())
+    return {"episodes": data.episodes, "parameters": parameters, **figures}
 
 
 def _learned_from(config: TrainConfig, name: str, settings: Any) -> TrainingData | RewardData | PairData:

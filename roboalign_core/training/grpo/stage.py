@@ -207,6 +207,7 @@ class GrpoStage:
         figures = self._figures
         prefilled, ancestor = figures.get("tokens_prefilled", 0.0), figures.get("tokens_prefilled_ancestor", 1.0)
         return {
+            "parameters": sum(p.numel() for p in self.module.policy.parameters()),
             "prefill_share": prefilled / ancestor,
             **{f"validation_{name}": value for name, value in self._judged.items()},
             "validation_name": self.config.validation.score,
