@@ -188,7 +188,7 @@ def _degradations(figures: _Figures, data: Scored) -> list[dict[str, Any]]:
         mean_drop = (drop * lowered).sum(1) / np.maximum(lowered.sum(1), 1)
         groups = [compared.groups[row] for row in chosen]
         why = "no video with it alone, beside an undamaged one, that the benchmark scores lower for it"
-        interval = figures.add(f"{name}_drop", groups, _mean(mean_drop), why)
+        interval = figures.add(f"degradation_{name}_drop", groups, _mean(mean_drop), why)
         if interval is None:
             continue
         every_drop.append(mean_drop)

@@ -117,7 +117,7 @@ def test_damage_is_measured_beside_the_same_video_without_it() -> None:
     np.testing.assert_allclose(meant.mean(0), [0, 0, 0, 1, 0, 0.5])
     found = figures()
     rows = _degradations(found, data)
-    assert found.values["flicker_drop"] == pytest.approx(0.8 * 15 / 20 / 2)
+    assert found.values["degradation_flicker_drop"] == pytest.approx(0.8 * 15 / 20 / 2)
     assert found.values["degradation_win_rate"] == pytest.approx((15 + 5 * 0.5) / 20)
     assert rows[0]["videos"] == 20
     assert rows[0]["instruction_following_drop"] == pytest.approx(1 / 3)
@@ -162,7 +162,7 @@ def test_a_student_that_learned_looks_at_video_and_instruction(results: tuple[di
     assert figures["success_auc"] > 0.8
     assert figures["total_spearman"] > 0.7
     assert figures["instruction_swap_win_rate"] > 0.8
-    assert figures["flicker_drop"] > 0.3
+    assert figures["degradation_flicker_drop"] > 0.3
     assert figures["degradation_win_rate"] > 0.9
     assert figures["temporal_consistency_gain_over_mean_pct"] > 50
     assert figures["student_videos_per_s"] > 1
