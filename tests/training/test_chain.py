@@ -292,7 +292,7 @@ def test_bench_compares_the_end_of_a_stream_with_its_beginning(model: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"suite": "cooking"}, "suite: expected one of decode, planner, session, found 'cooking'"),
+        ({"suite": "cooking"}, "suite: expected one of decode, planner, session, reward, found 'cooking'"),
         ({"ways": ["magic"]}, "ways: expected some of ancestor, .*found 'magic'"),
         ({"candidates": [0]}, "candidates: expected"),
         ({"repeats": 0}, "repeats: expected"),

@@ -16,6 +16,7 @@ from roboalign_core.episodes.boxes import BOXES
 
 _GAIN, _TINT = 0.5, 0.12  # largest relative change of brightness, and of one colour besides
 _SIGMA = 0.04  # of the shorter side: the standard deviation of the strongest blur
+_TIE = 1e-6  # of a grey level
 _DRIFT = 0.05  # of the shorter side: the standard deviation of the strongest shift of texture
 _CELLS = 5  # of the coarse grid that shifts are drawn on
 _TURN = 1.5 * np.pi  # by which the shifts swim from one pattern to another during a video
@@ -39,9 +40,10 @@ def blur(episode: Episode, strength: float, rng: np.random.Generator, pool: Pool
     sigmas = strength * _SIGMA * min(height, width) * np.arange(count) / (count - 1)
     for time in range(1, count):
         down, across = _smoother(height, sigmas[time]), _smoother(width, sigmas[time])
-        rows = down @ frames[time].reshape(height, -1).astype(np.float32)
+        rows = down @ frames[time].reshape(height, -1).astype(np.float64)
         columns = across @ rows.reshape(height, width, 3).transpose(1, 0, 2).reshape(width, -1)
-        frames[time] = np.rint(columns.reshape(width, height, 3).transpose(1, 0, 2)).astype(np.uint8)
+        # Sums differ in their last bits from run to run; neither that nor a tie may decide how a pixel is rounded.
+        frames[time] = np.rint(columns.reshape(width, height, 3).transpose(1, 0, 2) + _TIE).astype(np.uint8)
     return replace(episode, frames=frames)
 
 
@@ -60,11 +62,12 @@ def texture_drift(episode: Episode, strength: float, rng: np.random.Generator, p
     return replace(episode, frames=frames, extras=_shifted_boxes(episode.extras, shifts.numpy()))
 
 
-def _smoother(size: int, sigma: float) -> NDArray[np.float32]:
+def _smoother(size: int, sigma: float) -> NDArray[np.float64]:
     """(size, size) weights of a Gaussian blur of a row; at the ends of what is there."""
     distances = np.arange(size)[:, None] - np.arange(size)
     weights = np.exp(-0.5 * np.square(distances / max(sigma, 1e-3)))
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    smoother: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
+    return smoother
 
 
 def _shifts(rng: np.random.Generator, count: int, size: tuple[int, int], pixels: float) -> torch.Tensor:
