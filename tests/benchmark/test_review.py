@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -405,6 +406,8 @@ def test_the_command_ends_when_it_is_interrupted(review_folder: Path) -> None:
     assert server.stdout
     line = server.stdout.readline()
     assert line.startswith("0 of 3 judged by anna. Open http://127.0.0.1:")
+    with urllib.request.urlopen(line.split("Open ")[1].split()[0], timeout=60) as page:  # it listens before it says so: this waits
+        assert page.status == 200
     server.send_signal(signal.SIGINT)
     out, errors = server.communicate(timeout=120)
     assert (server.returncode, errors) == (0, "")
