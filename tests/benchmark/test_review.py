@@ -406,7 +406,9 @@ def test_the_command_ends_when_it_is_interrupted(review_folder: Path) -> None:
     assert server.stdout
     line = server.stdout.readline()
     assert line.startswith("0 of 3 judged by anna. Open http://127.0.0.1:")
-    with urllib.request.urlopen(line.split("Open ")[1].split()[0], timeout=60) as page:  # it listens before it says so: this waits
+    with urllib.request.urlopen(
+        line.split("Open ")[1].split()[0], timeout=60
+    ) as page:  # it listens before it says so: this waits
         assert page.status == 200
     server.send_signal(signal.SIGINT)
     out, errors = server.communicate(timeout=120)
