@@ -26,9 +26,10 @@ from roboalign_core.benchmark.generate import Generator
 from roboalign_core.benchmark.pairs import Applied, Origin, Pair, read_pairs, write_pairs
 from roboalign_core.benchmark.recipe import BuildConfig, check
 from roboalign_core.benchmark.sources import Source, open_sources, split_of
-from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
+from roboalign_core.episodes import Episode, StoreSpec
 from roboalign_core.episodes.locking import exclusive
 from roboalign_core.episodes.resize import frame_size, resize
+from roboalign_core.episodes.store import append_once
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.files import read_json, remove_leftovers, write_json
@@ -140,7 +141,7 @@ class _Builder:
         for number, draft in drafts.items():
             batch.pairs.append(self._pair(number, draft, imagined.get(number), batch))
         for name, videos in batch.videos.items():
-            _append_once(self._out / STORES / name, self._spec(name, videos[0]), batch.before.get(name, 0), videos)
+            append_once(self._out / STORES / name, self._spec(name, videos[0]), batch.before.get(name, 0), videos)
         return batch.pairs
 
     def _pair(self, number: int, draft: Draft, imagined: Episode | None, batch: _Batch) -> Pair:
@@ -198,15 +199,6 @@ class _Builder:
             episodes = self._generators[model].imagine([drafts[number].episode for number in numbers])
             found |= dict(zip(numbers, episodes, strict=True))
         return found
-
-
-def _append_once(path: Path, spec: StoreSpec, before: int, videos: Sequence[Episode]) -> None:
-    """Append a batch's videos, unless a run that was stopped right after it has done so."""
-    store = EpisodeStore.open(path) if (path / "meta" / "info.json").is_file() else EpisodeStore.create(path, spec)
-    if len(store) == before:
-        store.append(videos)
-    elif len(store) != before + len(videos):
-        raise RoboAlignError(f"{path}: expected {before} videos to go on from, found {len(store)}")
 
 
 def _words_alone(applied: Sequence[Applied]) -> bool:

@@ -104,7 +104,7 @@ class StoreInfo:
             "chunks_size": GROUPS_PER_CHUNK,
             "data_files_size_in_mb": 100,
             "video_files_size_in_mb": 200,
-            "fps": int(spec.fps) if float(spec.fps).is_integer() else spec.fps,
+            "fps": _rate(spec),
             "splits": {"train": f"0:{self.episodes}"},
             "data_path": DATA_TEMPLATE,
             "video_path": VIDEO_TEMPLATE,
@@ -119,6 +119,11 @@ class StoreInfo:
                 "groups": [asdict(group) for group in self.groups],
             },
         }
+
+
+def _rate(spec: StoreSpec) -> float:
+    """Frames per second, without a fraction where there is none, as LeRobot writes them."""
+    return int(spec.fps) if float(spec.fps).is_integer() else spec.fps
 
 
 def features(spec: StoreSpec) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def features(spec: StoreSpec) -> dict[str, Any]:
             "video.channels": 3,
             "video.codec": "h264",
             "video.pix_fmt": "gbrp" if spec.lossless else "yuv444p",
-            "video.fps": spec.fps,
+            "video.fps": _rate(spec),
             "video.is_depth_map": False,
             "has_audio": False,
         },

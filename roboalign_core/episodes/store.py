@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -338,6 +339,26 @@ class EpisodeStore:
 def _stats(episode: Episode, spec: StoreSpec, columns: dict[str, NDArray[Any]]) -> dict[str, Stats]:
     rows = {key: statistics.of_rows(values.reshape(len(values), -1)) for key, values in columns.items()}
     return {spec.video_key: statistics.of_frames(episode.frames), **rows}
+
+
+def append_once(path: Path, spec: StoreSpec, before: int, episodes: Sequence[Episode]) -> EpisodeStore:
+    """Append to the store at ``path`` that had ``before`` episodes, unless a run that was stopped then has done so.
+
+    The store is made where there is none yet; remains of one are removed.
+
+    Raises:
+        RoboAlignError: the store has yet another number of episodes.
+    """
+    if (path / INFO_PATH).is_file():
+        store = EpisodeStore.open(path)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+        store = EpisodeStore.create(path, spec)
+    if len(store) == before:
+        store.append(episodes)
+    elif len(store) != before + len(episodes):
+        raise RoboAlignError(f"{path}: expected {before} episodes to go on from, found {len(store)}")
+    return store
 
 
 def _plain(stats: dict[str, Stats]) -> dict[str, dict[str, Any]]:
