@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import webbrowser
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ def _serve(session: Session, log: ReviewLog, config: ReviewConfig) -> None:
     console = Console(soft_wrap=True, markup=False, highlight=False)
     server = make_server(session, config.host)
     with listen(config.host, config.port) as listening:
-        try:
+        with suppress(KeyboardInterrupt):  # the way in which a review ends; the server may swallow it
             if log.notice:
                 console.print(log.notice)
             if not is_loopback(config.host):
@@ -65,8 +66,7 @@ def _serve(session: Session, log: ReviewLog, config: ReviewConfig) -> None:
             if config.open_browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
                 webbrowser.open(url)
             server.run([listening])
-        except KeyboardInterrupt:  # the way in which a review ends
-            console.print("Ended; the same command goes on where it stopped.")
+        console.print("Ended; the same command goes on where it stopped.")
 
 
 def _url(host: str, port: int) -> str:
