@@ -35,7 +35,7 @@ from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.files import read_json, remove_leftovers, write_json
 from roboalign_core.verb import Verb
 
-_BATCH = 128  # pairs; every batch adds one group of files to each store that it has videos for
+_BATCH = 512  # pairs; every batch adds one group of files to each store that it has videos for
 _SETTINGS = "build.json"  # in an unfinished benchmark: what it is made with
 _PARTS = "parts"
 
