@@ -83,6 +83,15 @@ class StateOracle(Protocol):
             RoboAlignError: a shape is wrong, an action is not finite, or the instruction is unknown.
         """
 
+    def as_seen(self, states: npt.NDArray[np.floating], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """States (T, K) that a probe read in frames (T, H, W, 3) uint8: NaN where these do not show the thing.
+
+        A probe gives a place to everything, also in an imagined frame that has lost it. The first frame is a real one.
+
+        Raises:
+            RoboAlignError: a shape is wrong, or this oracle does not know how frames show its things.
+        """
+
 
 def load_oracle(source: str) -> StateOracle | None:
     """The oracle for episodes of a source; None where nobody brings one.

@@ -97,7 +97,8 @@ class Source:
         """
         if not self.oracle:
             raise RoboAlignError(f"{self.store.path}: expected an oracle to judge imagined episodes, found none")
-        return self.oracle.score_states(episode.extras[STATE], episode.actions, episode.instruction, READ)
+        seen = self.oracle.as_seen(episode.extras[STATE], episode.frames)
+        return self.oracle.score_states(seen, episode.actions, episode.instruction, READ)
 
 
 def open_sources(folder: Path) -> list[Source]:

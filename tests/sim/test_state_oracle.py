@@ -123,7 +123,7 @@ def test_the_scene_itself_is_without_fault():
         (_finger_jumps, {"temporal_consistency": 1}),
         (_float, {"physics_adherence": 2}),
         (_float_a_little, {"physics_adherence": 1}),
-        (_vanish, {"physics_adherence": 2}),
+        (_vanish, {"physics_adherence": 2, "temporal_consistency": 1}),
         (_leave, {"physics_adherence": 2}),
         (_merge, {"physics_adherence": 2}),
         (_fly, {"physics_adherence": 1}),

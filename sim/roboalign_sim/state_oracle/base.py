@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from roboalign_core.benchmark.oracles import EXACT, Tolerance
 from roboalign_core.episodes import Episode
 from roboalign_core.errors import RoboAlignError
-from roboalign_sim.state_oracle.checks import PHYSICS, Array, Finding, Flags, marks
+from roboalign_sim.state_oracle.checks import ACTION, CONTACT, PHYSICS, TEMPORAL, Array, Finding, Flags, marks
+from roboalign_sim.state_oracle.sight import Look, unseen
 from roboalign_sim.state_oracle.thresholds import Slack
 
 STATE = "observation.state"
@@ -24,6 +26,10 @@ class SimOracle(ABC):
     columns: ClassVar[tuple[str, ...]]
     instructions: ClassVar[tuple[str, ...]]
     action_dim: ClassVar[int]
+    robot: ClassVar[slice]
+    """The columns of the robot's own place."""
+    looks: ClassVar[Mapping[str, tuple[slice, Look]]] = {}
+    """By name, the columns of a thing and how frames show it; empty where that is not known."""
 
     def score(self, episode: Episode, instruction: str) -> npt.NDArray[np.float32]:
         """See :class:`~roboalign_core.benchmark.oracles.StateOracle`."""
@@ -44,19 +50,46 @@ class SimOracle(ABC):
             raise RoboAlignError(f"oracle {self.source}: instruction: expected one of [{known}], found {instruction!r}")
         rows, commands, there = self._checked(states, actions)
         slack = Slack.of(tolerance)
-        scores = marks([*_gone(there), *self._findings(rows, commands, there, slack)])
+        scores = marks([*self._gone(states, there), *self._findings(rows, commands, there, slack)])
         following, success = self._outcome(rows, instruction, slack)
         if not there[-1]:  # what is not there at the end is not done
             following, success = min(following, 2), min(success, 1)
         scores[:2] = following, success
         return scores
 
+    def as_seen(self, states: npt.NDArray[np.floating], frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """See :class:`~roboalign_core.benchmark.oracles.StateOracle`."""
+        who = f"oracle {self.source}"
+        if not self.looks:
+            raise RoboAlignError(
+                f"{who}: expected states that a simulator recorded, found frames, of which it knows nothing"
+            )
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(states):
+            expected = f"({len(states)}, H, W, 3) uint8"
+            raise RoboAlignError(f"{who}: frames: expected shape {expected}, found {frames.shape} {frames.dtype}")
+        seen = np.array(states, np.float64)
+        gone = unseen(frames, {name: look for name, (_, look) in self.looks.items()})
+        for name, (columns, _) in self.looks.items():
+            seen[gone[name], columns] = np.nan
+        return seen
+
     def findings(
         self, states: npt.NDArray[np.floating], actions: npt.NDArray[np.floating], tolerance: Tolerance = EXACT
     ) -> list[Finding]:
         """Why the last four of the scores are not the highest; arguments and errors as of :meth:`score_states`."""
         rows, commands, there = self._checked(states, actions)
-        return [*_gone(there), *self._findings(rows, commands, there, Slack.of(tolerance))]
+        return [*self._gone(states, there), *self._findings(rows, commands, there, Slack.of(tolerance))]
+
+    def _gone(self, states: npt.NDArray[np.floating], there: Flags) -> list[Finding]:
+        """What is not there vanished, which is no smooth video; a robot that is not there does nothing."""
+        if there.all():
+            return []
+        what, frame = "something is not there", int(np.argmin(there))
+        found = [Finding(PHYSICS, frame, 2, what), Finding(TEMPORAL, frame, 1, what)]
+        robot = np.isnan(np.asarray(states, np.float64)[:, self.robot]).any(axis=1)
+        if robot.any():
+            found += [Finding(key, int(np.argmax(robot)), 1, "the robot is not there") for key in (ACTION, CONTACT)]
+        return found
 
     @abstractmethod
     def _outcome(self, rows: Array, instruction: str, slack: Slack) -> tuple[int, int]:
@@ -93,7 +126,3 @@ class SimOracle(ABC):
             last = np.searchsorted(seen, np.arange(len(rows)), side="right") - 1
             rows[:, column] = rows[seen[np.maximum(last, 0)], column]
         return rows
-
-
-def _gone(there: Flags) -> list[Finding]:
-    return [] if there.all() else [Finding(PHYSICS, int(np.argmin(there)), 2, "something is not there")]

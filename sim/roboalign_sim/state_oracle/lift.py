@@ -36,6 +36,7 @@ class LiftOracle(SimOracle):
     columns: ClassVar[tuple[str, ...]] = robosuite.STATE_NAMES
     instructions: ClassVar[tuple[str, ...]] = (robosuite.INSTRUCTION,)
     action_dim: ClassVar[int] = len(robosuite.ACTION_NAMES)
+    robot: ClassVar[slice] = HAND
 
     def _outcome(self, rows: Array, instruction: str, slack: Slack) -> tuple[int, int]:
         height = running_median(rows[:, CUBE][:, 2], slack.frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from roboalign_sim.state_oracle.checks import (
     running_median,
 )
 from roboalign_sim.state_oracle.geometry import cube_to_cylinder, swept, tip_to_object
+from roboalign_sim.state_oracle.sight import Look
 from roboalign_sim.state_oracle.thresholds import DONE_SHARE, TOWARDS, Slack, TabletopLimits
 from roboalign_sim.tasks import INSTRUCTIONS, REACH_GAP, State, Task, is_success, surface_gap, task_of, way_to_touch
 
@@ -43,6 +45,13 @@ class TabletopOracle(SimOracle):
     columns: ClassVar[tuple[str, ...]] = tabletop.STATE_NAMES
     instructions: ClassVar[tuple[str, ...]] = INSTRUCTIONS
     action_dim: ClassVar[int] = len(tabletop.ACTION_NAMES)
+    robot: ClassVar[slice] = FINGER
+    looks: ClassVar[Mapping[str, tuple[slice, Look]]] = {
+        "finger": (FINGER, Look(((35, 70), (280, 330)), LIMITS.finger_seen)),
+        "red_cube": (PLACES["red_cube"], Look(((340, 20),), LIMITS.object_seen)),
+        "blue_cylinder": (PLACES["blue_cylinder"], Look(((205, 265),), LIMITS.object_seen)),
+        "zone": (ZONE, Look(((95, 160),), LIMITS.zone_seen)),
+    }
 
     def _outcome(self, rows: Array, instruction: str, slack: Slack) -> tuple[int, int]:
         task = task_of(instruction)

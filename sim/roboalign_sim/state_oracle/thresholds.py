@@ -69,6 +69,9 @@ class TabletopLimits:
     outside: float = 0.004  # past the ends of the gantry or of an object's range, soft by 2 mm
     overlap_minor: float = 0.004  # of the two objects; measured 0.3 mm
     overlap_severe: float = 0.015  # half of one is inside the other
+    finger_seen: float = 0.12  # of its pixels in the first frame; measured on real frames, high above or far off: 0.21
+    object_seen: float = 0.35  # behind the finger: 0.60
+    zone_seen: float = 0.12  # under an object: 0.23
 
 
 @dataclass(frozen=True, slots=True)
