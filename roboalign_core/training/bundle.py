@@ -50,6 +50,7 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
     Raises:
         RoboAlignError: a run is not finished, or would undo what another one trained.
     """
+    _check_names([Path(run) for run in config.runs])
     _check_order([Path(run) for run in config.runs])
     stages = {Path(run).name: _results(Path(run) / "results.json") for run in config.runs}
     data = _results(Path(config.data) / "results.json")
@@ -66,6 +67,14 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
     write_text(out / CARD, _card(config.title, data, stages, studies, config.figures))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {"size_mb": size / 1e6, "parts": len(config.runs)}
+
+
+def _check_names(runs: list[Path]) -> None:
+    """The card tells stages by the names of their folders."""
+    for run in runs:
+        same = [str(other) for other in runs if other.name == run.name]
+        if len(same) > 1:
+            raise RoboAlignError(f"runs: expected folders with names of their own, found {', '.join(same)}")
 
 
 def _check_order(runs: list[Path]) -> None:
