@@ -119,6 +119,17 @@ def test_a_run_that_would_undo_another_is_refused(runs: dict[str, Path], store: 
     assert not (tmp_path / "model").exists()
 
 
+def test_two_runs_of_one_name_are_refused(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later/dynamics").symlink_to(runs["dynamics"])
+    twice = [str(runs["tokenizer"]), str(runs["dynamics"]), str(tmp_path / "later/dynamics")]
+    with pytest.raises(
+        RoboAlignError, match=r"runs: expected folders with names of their own, found .*dynamics, .*later"
+    ):
+        bundle(BundleConfig(twice, data=str(store), title="Toy", out=str(tmp_path / "model")))
+    assert not (tmp_path / "model").exists()
+
+
 def test_bundle_without_results_writes_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
     config = BundleConfig([str(tmp_path / "unfinished")], data=str(tmp_path), title="x", out=str(tmp_path / "out"))
