@@ -66,7 +66,7 @@ def study(config: AlignmentStudyConfig, out: str) -> Mapping[str, Any]:
     for variant, names in config.models.items():
         for name in names:
             verdict, frames = _try(trial, config, variant, name)
-            verdicts.setdefault(variant, []).append(verdict)
+            verdicts.setdefault(variant, []).append(verdict.beside(real))
             videos.setdefault(variant, frames)
     compared = Compared(config.reference, verdicts, real, trial.rewards, config.horizons)
     figures, missing = figures_of(compared, config.resamples, config.seed)
@@ -74,7 +74,7 @@ def study(config: AlignmentStudyConfig, out: str) -> Mapping[str, Any]:
     detail = compared.detail(config.models) | {
         "instructions": list(trial.held_out.instructions),
         "students": list(config.students),
-        "training_reward": {name: config.rewards_of(name) for name in trial.rewards},
+        "training_reward": config.rewards,
         "headline": headline_total(compared),
     }
     sections = report_sections(figures, compared, trial.held_out, videos, config.videos)
@@ -109,15 +109,10 @@ def _prepare(config: AlignmentStudyConfig, geometry: WorldModelConfig) -> _Trial
         )
     missing = {name: "not among study.judges" for name in JUDGES if name not in config.judges}
     masks(held_out, config.regions)
+    probe = config.probe or config.models[config.reference][0]
     rewards = {
-        variant: make_reward(
-            variant,
-            config.rewards_of(variant),
-            config.training_weights.get(variant, {}),
-            config.probe or config.models[config.reference][0],
-            config.device,
-        )
-        for variant in config.training_reward
+        variant: make_reward(variant, names, config.weights_of(variant), probe, config.device)
+        for variant, names in config.rewards.items()
     }
     jury = _jury(config, held_out, geometry, missing)
     check_independent(jury.students, config.students, rewards)

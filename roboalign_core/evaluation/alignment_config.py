@@ -52,8 +52,8 @@ class AlignmentStudyConfig:
     window: int = 0
     judges: list[str] = field(default_factory=lambda: list(JUDGES))
     students: list[str] = field(default_factory=list)
-    training_reward: dict[str, Any] = field(default_factory=dict)
-    training_weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    training_reward: dict[str, Any] | None = None
+    training_weights: dict[str, Any] | None = None
     probe: str = ""
     noise: float = 0.007
     effector: list[str] = field(default_factory=list)
@@ -94,27 +94,34 @@ class AlignmentStudyConfig:
             raise RoboAlignError(
                 f"study.reference: expected one of study.models ({', '.join(self.models)}), found {self.reference!r}"
             )
-        for setting in ("training_reward", "training_weights"):
-            known = [name for name in self.models if name != self.reference]
-            known = known if setting == "training_reward" else [name for name in known if name in self.training_reward]
-            if unknown := [name for name in getattr(self, setting) if name not in known]:
+        trained, others = self.training_reward or {}, [name for name in self.models if name != self.reference]
+        for setting, known in (("training_reward", others), ("training_weights", list(trained))):
+            if unknown := [name for name in getattr(self, setting) or {} if name not in known]:
                 expected = ", ".join(known) or "none"
                 raise RoboAlignError(
                     f"study.{setting}: expected variants beside the reference ({expected}), found {unknown[0]!r}"
                 )
-        for name, value in self.training_reward.items():
-            if not self.rewards_of(name) or not all(isinstance(each, str) for each in self.rewards_of(name)):
+        for name, names in self.rewards.items():
+            if not names or not all(isinstance(each, str) for each in names):
                 raise RoboAlignError(
                     f"study.training_reward.{name}: expected a reward's name or folder, or a list of these, "
-                    f"found {value!r}"
+                    f"found {trained[name]!r}"
                 )
+        for name, weights in (self.training_weights or {}).items():
+            if not isinstance(weights, dict) or not all(isinstance(each, int | float) for each in weights.values()):
+                raise RoboAlignError(f"study.training_weights.{name}: expected dimension: number, found {weights!r}")
 
     @property
     def parts(self) -> Parts:
         """What there is to see."""
         return Parts(self.effector, self.objects, self.regions, self.moved)
 
-    def rewards_of(self, variant: str) -> list[str]:
-        """What a variant was trained on."""
-        value = self.training_reward[variant]
-        return [value] if isinstance(value, str) else list(value)
+    @property
+    def rewards(self) -> dict[str, list[str]]:
+        """Variant → what it was trained on."""
+        given = self.training_reward or {}
+        return {name: [value] if isinstance(value, str) else list(value) for name, value in given.items()}
+
+    def weights_of(self, variant: str) -> dict[str, float]:
+        """Of the dimensions of a variant's reward."""
+        return dict((self.training_weights or {}).get(variant, {}))

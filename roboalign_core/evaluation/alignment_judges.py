@@ -47,6 +47,18 @@ class Verdict:
         """(E,) each: curves at that frame, and the scores up to it."""
         return {**{name: curve[:, horizon - 1] for name, curve in self.curves.items()}, **self.scores[horizon]}
 
+    def beside(self, real: Verdict) -> Verdict:
+        """With how far every judge's six scores are from those that it gives the recorded frames, summed: points.
+
+        The scores alone would rather have a failure imagined as a success; the recorded actions lead where they lead.
+        """
+        scores = {horizon: dict(found) for horizon, found in self.scores.items()}
+        for horizon, found in scores.items():
+            for who in [name.removesuffix(f"_{KEYS[0]}") for name in found if name.endswith(KEYS[0])]:
+                apart = [np.abs(found[f"{who}_{key}"] - real.scores[horizon][f"{who}_{key}"]) for key in KEYS]
+                found[f"{who}_error"] = np.sum(apart, axis=0)
+        return Verdict(self.curves, scores)
+
     @classmethod
     def join(cls, parts: Sequence[Verdict]) -> Verdict:
         """Of all their episodes, one after the other."""

@@ -88,6 +88,7 @@ def _six(
         change = f"{name}_over_{compared.reference}_h{horizon}_{total}_pct"
         row["change (%)"] = figures.get(change)
         row["95 % low"], row["95 % high"] = figures.get(f"{change}_ci_low"), figures.get(f"{change}_ci_high")
+        row["off real (points)"] = figures.get(f"{name}_h{horizon}_{who}_error")
         rows.append(row)
     return rows
 
