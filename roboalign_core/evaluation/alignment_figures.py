@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.evaluation.alignment_judges import BY_FRAMES, Verdict
+from roboalign_core.evaluation.alignment_judges import MADE_OF, Verdict
 from roboalign_core.evaluation.crossed import Crossed
 from roboalign_core.evaluation.positions import Array
 from roboalign_core.rubric import KEYS
@@ -75,11 +75,13 @@ class Compared:
                 }
                 for name in self.verdicts
             },
-            "not_independent": {
-                name: [key for part in reward.names for key in BY_FRAMES.get(part.removesuffix("_random"), ())]
-                for name, reward in self.rewards.items()
-            },
+            "not_independent": {name: self.not_independent(name) for name in self.rewards},
         }
+
+    def not_independent(self, variant: str) -> list[str]:
+        """Figures that say little of a variant, because its training reward is made of the same."""
+        names = self.rewards[variant].names if variant in self.rewards else ()
+        return [figure for name in names for figure in MADE_OF.get(name.removesuffix("_random"), ())]
 
 
 def means(curves: Sequence[Array]) -> list[float | None]:

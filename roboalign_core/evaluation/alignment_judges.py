@@ -20,7 +20,7 @@ from roboalign_core.rubric import KEYS, Scores
 from roboalign_core.training.grpo.judges import PositionReward, StudentReward
 from roboalign_core.training.grpo.rewards import FRAME_REWARDS, Mixture, Reward, perceptual_reward
 
-BY_FRAMES = {
+MADE_OF = {
     "mae": ("psnr_db",),
     "mse": ("psnr_db",),
     "psnr": ("psnr_db",),

@@ -21,6 +21,7 @@ _PANELS = {
     "moved objects (cm)": "moved_object_error_cm",
     "frames that repeat": "repetition_rate",
 }
+_COLUMNS = 3
 
 
 def report_sections(
@@ -70,9 +71,20 @@ def _sentence(figures: Mapping[str, Any], compared: Compared, variant: str) -> s
     said = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
     seeds = figures[f"{variant}_seeds"]
     over = f"{seeds} seeds and episodes" if seeds > 1 else "episodes; one seed"
-    return (
+    text = (
         f"{variant} is {said} {compared.reference}: total {figures[name]:+.3g} ({low:+.3g} … {high:+.3g}, over {over}) "
         f"at {horizon} frames."
+    )
+    if judge in compared.not_independent(variant):
+        text += " This total is not independent: its training reward reads states with a probe, too."
+    gap = f"{variant}_h{horizon}_reward_hacking_sd"
+    if gap not in figures:
+        return text
+    reward, total = (figures[f"{variant}_h{horizon}_{what}_gain_sd"] for what in ("training", "total"))
+    return (
+        f"{text} In standard deviations of {compared.reference}'s episodes its training reward gained {reward:+.3g} "
+        f"and the total {total:+.3g}: {figures[gap]:+.3g} ({figures[f'{gap}_ci_low']:+.3g} … "
+        f"{figures[f'{gap}_ci_high']:+.3g}) more in what it was trained on."
     )
 
 
@@ -131,7 +143,7 @@ def _bars(figures: Mapping[str, Any], compared: Compared, total: str) -> bytes:
         values = np.array([figures[key] for key in keys])
         ends = np.array([[figures[f"{key}_ci_{end}"] for key in keys] for end in ("low", "high")])
         x = np.arange(len(keys)) + (place - (len(names) - 1) / 2) * 0.8 / len(names)
-        axis.bar(x, values, 0.72 / len(names), label=name)
+        axis.bar(x, values, 0.72 / len(names), label=name, color="0.7" if name == "real" else f"C{place - 1}")
         axis.vlines(x, *ends, color="0.2", linewidth=1.5)
     axis.set_xticks(range(len(compared.horizons)), [f"{horizon} frames" for horizon in compared.horizons])
     axis.set(ylabel=total.replace("_", " "), ylim=(0, 10))
@@ -143,8 +155,12 @@ def _curves(compared: Compared) -> bytes:
     plt = _pyplot()
     known = compared.verdicts[compared.reference][0].curves
     panels = {title: name for title, name in _PANELS.items() if name in known}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.6), squeeze=False)
-    for axis, (title, name) in zip(axes[0], panels.items(), strict=True):
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3.6 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (title, name) in zip(axes.flat, panels.items(), strict=False):
         for variant, verdicts in compared.verdicts.items():
             values = [np.nan if value is None else value for value in means([each.curves[name] for each in verdicts])]
             axis.plot(range(1, len(values) + 1), values, label=variant)

@@ -56,4 +56,6 @@ def test_a_damaged_model_is_worse_by_the_oracle(
     assert figures["real_h12_oracle_total"] > figures["damaged_h12_oracle_total"]
     assert figures["damaged_minus_sft_h12_training_reward_ci_high"] < 0
     assert "oracle_total" in figures["detail"]["not_independent"]["damaged"]
-    assert "damaged is worse than sft" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "damaged is worse than sft" in page
+    assert "This total is not independent" in page
