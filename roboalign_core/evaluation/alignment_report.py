@@ -147,7 +147,7 @@ def _bars(figures: Mapping[str, Any], compared: Compared, total: str) -> bytes:
         axis.vlines(x, *ends, color="0.2", linewidth=1.5)
     axis.set_xticks(range(len(compared.horizons)), [f"{horizon} frames" for horizon in compared.horizons])
     axis.set(ylabel=total.replace("_", " "), ylim=(0, 10))
-    axis.legend()
+    axis.legend(loc="lower right")
     return _finish(figure)
 
 
