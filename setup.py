@@ -59,6 +59,7 @@ ORACLES = {
 }
 
 STUDIES = {
+    "alignment": "roboalign_core.evaluation.alignment:STUDY",
     "closed_loop": "roboalign_sim.study:STUDY",
     "oracle": "roboalign_sim.oracle_study:STUDY",
     "reward": "roboalign_core.evaluation.reward:STUDY",

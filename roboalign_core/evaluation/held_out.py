@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class HeldOut:
         columns: names of the K.
         boxes: (E, T + 1, J) float32, see :mod:`roboalign_core.episodes.boxes`; J = 0 where the store records none.
         box_columns: names of the J.
+        instructions: E sentences.
+        source: what the store's episodes carry as theirs.
     """
 
     frames: NDArray[np.uint8]
@@ -34,6 +36,14 @@ class HeldOut:
     columns: tuple[str, ...]
     boxes: NDArray[np.float32]
     box_columns: tuple[str, ...]
+    instructions: tuple[str, ...] = ()
+    source: str = ""
+
+    def of(self, rows: NDArray[np.int64]) -> HeldOut:
+        """These episodes alone."""
+        told = tuple(self.instructions[row] for row in rows)
+        cut = {name: getattr(self, name)[rows] for name in ("frames", "actions", "state", "boxes")}
+        return replace(self, **cut, instructions=told)
 
 
 def check_amounts(horizons: list[int], **amounts: tuple[int, int]) -> None:
@@ -66,6 +76,8 @@ def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int)
         tuple(cache.spec.extras.get(STATE, ())),
         _extra(cache, BOXES, chosen, length),
         tuple(cache.spec.extras.get(BOXES, ())),
+        tuple(cache.instructions[index] for index in chosen),
+        cache.spec.source,
     )
 
 

@@ -15,11 +15,12 @@ from rich.progress import track
 
 from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.held_out import HeldOut, check_amounts, load_held_out
-from roboalign_core.evaluation.metrics import moving_region, psnr, ssim
+from roboalign_core.evaluation.measures import Measures, Parts
+from roboalign_core.evaluation.metrics import psnr
 from roboalign_core.evaluation.perceptual import Perceptual, load_perceptual
-from roboalign_core.evaluation.positions import Array, check_columns, distance_cm, moved_error_cm, read_states
+from roboalign_core.evaluation.positions import Array, check_columns, read_states
 from roboalign_core.evaluation.probe import StateProbe
-from roboalign_core.evaluation.regions import lost, masks, moved_objects, without_box
+from roboalign_core.evaluation.regions import masks, without_box
 from roboalign_core.evaluation.report import write_report
 from roboalign_core.evaluation.statistics import bootstrap_mean, bootstrap_median, paired_difference
 from roboalign_core.evaluation.study import Study
@@ -76,6 +77,11 @@ class WorldModelStudyConfig:
             if getattr(self, name) not in get_args(kind):
                 raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")
 
+    @property
+    def parts(self) -> Parts:
+        """What there is to see."""
+        return Parts(self.effector, self.objects, self.regions, self.moved)
+
 
 @dataclass(frozen=True)
 class Imagined:
@@ -125,7 +131,7 @@ def study(config: WorldModelStudyConfig, out: str) -> Mapping[str, Any]:
     held_out = load_held_out(config.data, model.config.image_size, max(config.horizons), config.episodes)
     masks(held_out, config.regions)
     if probe is not None:
-        check_columns(probe.config.columns, _parts(config), held_out.columns)
+        check_columns(probe.config.columns, config.parts.columns, held_out.columns)
     data = imagine(model, held_out, config)
     curves = _curves(data, probe, perceptual, config)
     figures, missing = _figures(curves, config)
@@ -155,11 +161,6 @@ def _baseline(config: WorldModelStudyConfig, model: WorldModel) -> WorldModel | 
     if found != expected:
         raise RoboAlignError(f"study.baseline: expected a model of frames {expected} (H, W), found one of {found}")
     return baseline
-
-
-def _parts(config: WorldModelStudyConfig) -> dict[str, list[str]]:
-    """State columns of the end effector and of each object."""
-    return {**({"effector": config.effector} if config.effector else {}), **config.objects}
 
 
 def imagine(model: WorldModel, held_out: HeldOut, config: WorldModelStudyConfig) -> Imagined:
@@ -211,49 +212,28 @@ def _curves(
     data: Imagined, probe: StateProbe | None, perceptual: Perceptual | None, config: WorldModelStudyConfig
 ) -> dict[str, Array]:
     """Each metric as (E, T); NaN where an episode has no value (an object that did not move, or is not seen)."""
-    curves = _image_curves(data, perceptual, config)
-    return curves if probe is None else curves | _position_curves(data, probe, config)
+    measures = Measures(data.held_out, config.parts, perceptual)
+    curves = _image_curves(data, measures)
+    return curves if probe is None else curves | _position_curves(data, probe, measures)
 
 
-def _image_curves(data: Imagined, perceptual: Perceptual | None, config: WorldModelStudyConfig) -> dict[str, Array]:
-    later = data.later
-    regions = masks(data.held_out, config.regions)
-    seen = data.held_out.box_columns and config.objects
-    pushed = moved_objects(data.held_out, config.objects, config.moved) if seen else None
-    everything = np.logical_or.reduce(list(regions.values())) if regions else None
-    curves = {"shuffled_psnr_db": psnr(data.shuffled, later), "idle_psnr_db": psnr(data.idle, later)}
-    moving = moving_region(data.held_out.frames)[:, 1:]
+def _image_curves(data: Imagined, measures: Measures) -> dict[str, Array]:
+    curves = {f"{view}_psnr_db": psnr(getattr(data, view), data.later) for view in ("shuffled", "idle")}
     for view, frames in data.views.items():
-        curves[f"{view}_psnr_db"] = psnr(frames, later)
-        curves[f"{view}_ssim"] = ssim(frames, later)
-        curves[f"{view}_moving_psnr_db"] = psnr(frames, later, moving)
-        for name, mask in regions.items():
-            curves[f"{view}_{name}_psnr_db"] = psnr(frames, later, mask)
-            curves[f"{view}_{name}_lost"] = lost(frames, later, mask)
-        if perceptual is not None:
-            curves[f"{view}_{perceptual.name}"] = perceptual(frames, later)
-        if pushed is not None:
-            curves[f"{view}_moved_object_psnr_db"] = psnr(frames, later, pushed)
-        if everything is not None:
-            curves[f"{view}_roi_psnr_db"] = psnr(frames, later, everything)
-        if everything is not None and perceptual is not None:
-            curves[f"{view}_roi_{perceptual.name}"] = perceptual(frames, later, everything)
+        found = {**measures.pixels(frames), **measures.regions(frames)}
+        curves |= {f"{view}_{name}": curve for name, curve in found.items()}
     return curves
 
 
-def _position_curves(data: Imagined, probe: StateProbe, config: WorldModelStudyConfig) -> dict[str, Array]:
+def _position_curves(data: Imagined, probe: StateProbe, measures: Measures) -> dict[str, Array]:
     """Distances in centimetres in the table plane between where the probe sees things and where they were."""
-    names, parts = probe.config.columns, _parts(config)
     truth = data.held_out.state.astype(np.float64)
     states = {view: read_states(probe, frames) for view, frames in {**data.views, "real": data.later}.items()}
     states["copy"] = np.broadcast_to(truth[:, :1], truth[:, 1:].shape)
     curves: dict[str, Array] = {}
     for view, state in states.items():
-        each = {name: distance_cm(state, truth[:, 1:], names, columns) for name, columns in parts.items()}
-        if config.effector:
-            curves[f"{view}_effector_error_cm"] = each["effector"]
-        curves[f"{view}_moved_object_error_cm"] = moved_error_cm(state, truth, names, config.objects, config.moved)
-        curves[f"{view}_state_error_cm"] = np.mean(list(each.values()), axis=0)
+        found = measures.positions(state, probe.config.columns)
+        curves |= {f"{view}_{name}": curve for name, curve in found.items()}
     return curves
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from toy_world import toy_episode
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import autocast
@@ -20,8 +21,6 @@ from roboalign_core.training.decoder import DECODER, DecoderStage, DecoderStageC
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import WorldModel
 from roboalign_core.world_model.tokenizer import to_pixels
-
-from .conftest import toy_episode
 
 Settings = Callable[..., TrainConfig]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_world import toy_episode
 
 from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
@@ -24,8 +25,6 @@ from roboalign_core.training.windows import WindowSource
 from roboalign_core.world_model.model import WorldModel, load_config, load_tokenizer
 from roboalign_core.world_model.rollout import Context, roll
 from roboalign_core.world_model.tokenizer import to_frames, to_pixels
-
-from .conftest import toy_episode
 
 GREY_FRAMES = torch.full((4, 3, 32, 32), 0.5)
 Settings = Callable[..., TrainConfig]
