@@ -103,12 +103,19 @@ class OracleJudge:
         self._columns = [names.index(column) for column in oracle.columns]
         self._tolerance = Tolerance(noise)
 
-    def score(self, states: Array, actions: NDArray[np.float32], instructions: Sequence[str]) -> Scores:
-        """States (N, T + 1, K) as the probe reads them, actions (N, T, A) and N instructions → their scores."""
-        rows = [
-            self._oracle.score_states(each[:, self._columns], commands, text, self._tolerance)
-            for each, commands, text in zip(states, actions, instructions, strict=True)
-        ]
+    def score(self, states: Array, frames: Frames, actions: NDArray[np.float32], instructions: Sequence[str]) -> Scores:
+        """The scores of N futures.
+
+        Args:
+            states: (N, T + 1, K) as the probe reads them.
+            frames: (N, T + 1, H, W, 3) uint8, which show the things or do not.
+            actions: (N, T, A).
+            instructions: N.
+        """
+        rows = []
+        for each, video, commands, text in zip(states, frames, actions, instructions, strict=True):
+            seen = self._oracle.as_seen(each[:, self._columns], video)
+            rows.append(self._oracle.score_states(seen, commands, text, self._tolerance))
         return Scores(np.stack(rows))
 
 
@@ -157,7 +164,7 @@ class Jury:
         cut, actions, told = imagined[:, : horizon + 1], data.actions[:, :horizon], data.instructions
         found: dict[str, Array] = {}
         if self.oracle is not None and states is not None:
-            found |= _named("oracle", self.oracle.score(states[:, : horizon + 1], actions, told))
+            found |= _named("oracle", self.oracle.score(states[:, : horizon + 1], cut, actions, told))
         for number, student in enumerate(self.students, 1):
             found |= _named(f"student_{number}", student.score(cut, told))
         if self.students:

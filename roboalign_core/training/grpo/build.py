@@ -47,7 +47,7 @@ def build_stage(
     _check_fit(config, model, data, str(folder))
     policy = trainable(WorldModel.from_pretrained(folder, loop.device, torch.float32))
     reference = _reference(config, folder, model, loop.device)
-    mixture = reward or _mixture(config, config.rewards, config.weights, folder, loop.device)
+    mixture = reward or _mixture(config, config.rewards, config.weights or {}, folder, loop.device)
     score = _mixture(config, [config.validation.score], {}, folder, loop.device)
     if set(score.names) & set(mixture.names):
         raise RoboAlignError(

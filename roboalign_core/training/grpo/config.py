@@ -93,7 +93,7 @@ class GrpoStageConfig:
     frames: int = 8
     order: str = "frame"
     rewards: list[str] = field(default_factory=lambda: ["mae"])
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] | None = None
     reward_model: str = ""
     probe: str = ""
     reference: str = ""
