@@ -147,16 +147,20 @@ class RewardStage:
 
     def export(self, folder: Path) -> None:
         """The student, calibrated on the validation split."""
+        logits, labels = self.validate(np.arange(len(self.data.pairs[Split.VALIDATION])))
+        RewardModel(self.model, self.module, Calibration.fit(logits, labels)).save_pretrained(folder / FOLDER)
+
+    def validate(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Logits (heads, N, 6) and normalised labels (N, 6) of these pairs of the validation split, on the CPU."""
         pairs, labels = self.data.pairs[Split.VALIDATION], self.data.labels[Split.VALIDATION]
-        starts = track(range(0, len(pairs), _BATCH), "calibrating")
-        logits = torch.cat([self._evaluate(pairs[start : start + _BATCH]) for start in starts], dim=1)
-        calibration = Calibration.fit(logits, torch.from_numpy(labels))
-        RewardModel(self.model, self.module, calibration).save_pretrained(folder / FOLDER)
+        starts = track(range(0, len(rows), _BATCH), "calibrating", transient=True)
+        parts = [self._evaluate([pairs[row] for row in rows[start : start + _BATCH]]) for start in starts]
+        return torch.cat(parts, dim=1), torch.from_numpy(labels[rows])
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
     def _draw(self) -> NDArray[np.int64]:
-        rows = self.random.integers(0, len(self.pairs), self.config.pairs)
+        rows = self.random.integers(0, len(self.data.pairs[Split.TRAIN]), self.config.pairs)
         if self.groups:
             balanced = self.random.random(self.config.pairs) < self.config.balance_share
             for place in np.flatnonzero(balanced):
@@ -165,7 +169,7 @@ class RewardStage:
 
     def _logits(self, pairs: Sequence[Pair], count: int, augmentation: AugmentationConfig | None) -> Tensor:
         """Logits (heads, B, 6) of videos at ``count`` frames; those with fewer go through the network by themselves."""
-        summaries = [summarise(self.data.videos.frames(pair), count) for pair in pairs]
+        summaries = [summarise(self._frames(pair), count) for pair in pairs]
         ids = torch.stack([self.ids[pair.instruction] for pair in pairs])
         ids = ids[:, : int((ids != 0).any(-1).sum(1).max())]
         lengths = np.array([summary.shape[1] for summary in summaries])
@@ -181,6 +185,9 @@ class RewardStage:
             order.append(rows)
         back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
         return torch.cat(parts, dim=1)[:, back]
+
+    def _frames(self, pair: Pair) -> NDArray[np.uint8]:
+        return self.data.videos.frames(pair)
 
     def _without_words(self, ids: Tensor) -> Tensor:
         """Ids (B, words, ids a word) without the first id, the word's own, of some words."""
