@@ -147,15 +147,13 @@ class RewardStage:
 
     def export(self, folder: Path) -> None:
         """The student, calibrated on the validation split."""
-        logits, labels = self.validate(np.arange(len(self.data.pairs[Split.VALIDATION])))
-        RewardModel(self.model, self.module, Calibration.fit(logits, labels)).save_pretrained(folder / FOLDER)
+        calibration = self.calibrate(np.arange(len(self.data.pairs[Split.VALIDATION])))
+        RewardModel(self.model, self.module, calibration).save_pretrained(folder / FOLDER)
 
-    def validate(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Logits (heads, N, 6) and normalised labels (N, 6) of these pairs of the validation split, on the CPU."""
-        pairs, labels = self.data.pairs[Split.VALIDATION], self.data.labels[Split.VALIDATION]
-        starts = track(range(0, len(rows), _BATCH), "calibrating", transient=True)
-        parts = [self._evaluate([pairs[row] for row in rows[start : start + _BATCH]]) for start in starts]
-        return torch.cat(parts, dim=1), torch.from_numpy(labels[rows])
+    def calibrate(self, rows: NDArray[np.int64], shown: bool = True) -> Calibration:
+        """Of the student as it is, on these pairs of the validation split; ``shown``: with a progress bar."""
+        logits = self._logits_of([self.data.pairs[Split.VALIDATION][row] for row in rows], shown)
+        return Calibration.fit(logits, torch.from_numpy(self.data.labels[Split.VALIDATION][rows]))
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
@@ -203,6 +201,11 @@ class RewardStage:
         logits = self._evaluate([pairs[row] for row in self.looked])
         labels = torch.from_numpy(self.data.labels[Split.VALIDATION][self.looked])
         return (logits.sigmoid().mean(0) - labels).abs().mean().item()
+
+    def _logits_of(self, pairs: Sequence[Pair], shown: bool) -> Tensor:
+        """Logits (heads, N, 6) of any number of pairs."""
+        starts = track(range(0, len(pairs), _BATCH), "calibrating", disable=not shown)
+        return torch.cat([self._evaluate(pairs[start : start + _BATCH]) for start in starts], dim=1)
 
     @torch.no_grad()
     def _evaluate(self, pairs: Sequence[Pair]) -> Tensor:

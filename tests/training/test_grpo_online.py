@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_benchmark import make_benchmark, toy_model
 
 from roboalign_core.benchmark import Benchmark, Origin
+from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
-from roboalign_core.judge.budget import BudgetError
+from roboalign_core.judge import ServerJudge
 from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.reward import RewardModel
+from roboalign_core.reward.config import RewardModelConfig, TextConfig, VisionConfig
+from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.rubric import HIGHEST, KEYS, Scores
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.grpo.online.drift import drift
+from roboalign_core.training.grpo.online.replay import Replay
 from roboalign_core.training.grpo.online.student import MixedRewardStage
 from roboalign_core.training.grpo.stage import GrpoStage
+from roboalign_core.training.reward import RewardStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 
-Settings = Callable[..., TrainConfig]
-ONLINE: dict[str, Any] = {
-    "every": 2,
-    "rollouts": 8,
-    "steps": 3,
-    "alarm": 10.0,
-    "learn": {"pairs": 6, "shortest": 4, "validation": 4},
-}
+Taught = Callable[..., TrainConfig]
+LEARN: dict[str, Any] = {"pairs": 6, "shortest": 2, "validation": 4}
+ONLINE: dict[str, Any] = {"every": 2, "rollouts": 8, "steps": 2, "alarm": 10.0, "learn": LEARN}
 
 
 class Strict(Judge):
-    """A teacher to whom brightness is all; what it is asked is counted, and from some question on it fails."""
+    """A teacher to whom brightness is all; from some question on it fails."""
 
-    def __init__(self, scale: float = 1.0, fails: int = 10**9, error: RoboAlignError | None = None) -> None:
+    def __init__(self, scale: float = 0.2, fails: int = 10**9, error: RoboAlignError | None = None) -> None:
         self.scale, self.fails, self.error = scale, fails, error
         self.asked: list[int] = []
 
@@ -56,9 +58,18 @@ class Strict(Judge):
         self.asked.append(len(videos))
         if len(self.asked) > self.fails and self.error:
             raise self.error
-        bright = [self.scale * min(1.0, float(video.frames[1:].mean()) / 255) for video in videos]
-        raw = np.outer(bright, HIGHEST).astype(np.float32)
+        raw = np.stack([self.opinion(video.frames) for video in videos])
         return Judgement(Scores(raw), np.zeros_like(raw), ((),) * len(videos))
+
+    def opinion(self, frames: Any) -> Any:
+        return (self.scale * frames[1:].mean() / 255 * HIGHEST).astype(np.float32)
+
+
+def small_model() -> RewardModelConfig:
+    """A student that takes no time at all."""
+    text = TextConfig(width=16, layers=1, heads=2, expansion=2, dropout=0.1, words=8, buckets=64)
+    vision = VisionConfig(patch_width=8, cell_width=16, blocks=1, slots=4, width=16, layers=1, heads=2, dropout=0.1)
+    return replace(toy_model(), frames=4, text=text, vision=vision)
 
 
 @pytest.fixture(scope="module")
@@ -73,38 +84,334 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("online") / "student"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        RewardModel(toy_model(), RewardNetwork(toy_model())).save_pretrained(folder)
+        RewardModel(small_model(), RewardNetwork(small_model())).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def taught(
-    settings: Settings, world_model: Path, benchmark: Path, student: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., TrainConfig]:
-    """Settings of a run whose teacher is ``teacher``; ``changes`` are settings of ``stage.online``."""
+    settings: Callable[..., TrainConfig],
+    world_model: Path,
+    benchmark: Path,
+    student: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Taught:
+    """A run with a teacher, or with the judge's own settings; ``changes`` are settings of ``stage.online``."""
 
-    def make(out: Path, teacher: Judge, steps: int = 6, **changes: Any) -> TrainConfig:
-        monkeypatch.setattr("roboalign_core.training.grpo.online.build.make_judge", lambda *given, **more: teacher)
-        online = {**ONLINE, **changes}
-        config = settings("grpo", out, steps, world_model, rewards=["student"], online=online)
+    def make(out: Path, teacher: Judge | dict[str, Any], length: int = 6, **changes: Any) -> TrainConfig:
+        judge = {"name": "server", "model": "strict"}
+        if isinstance(teacher, dict):
+            judge = teacher
+        else:
+            monkeypatch.setattr("roboalign_core.training.grpo.online.build.make_judge", lambda *given, **more: teacher)
+        config = settings("grpo", out, length, world_model, rewards=["student"], online={**ONLINE, **changes})
         config.stage["reward_model"] = str(student)
-        config.benchmark, config.judge = str(benchmark), {"name": "server", "model": "strict"}
+        config.benchmark, config.judge = str(benchmark), judge
         return config
 
     return make
 
 
+def without_seconds(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key != "seconds"}
+
+
 def metrics(run: Path) -> list[dict[str, float]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [without_seconds(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(found: Path, expected: Path, steps: int) -> None:
+    """Policy, student, moments, random numbers, logs, rollouts and what is exported."""
+    last = Path("checkpoints") / f"step-{steps:08d}"
+    names = sorted(path.name for path in (expected / last).iterdir())
+    assert names == sorted(path.name for path in (found / last).iterdir())
+    assert {"student.safetensors", "student_optimizer.safetensors"} <= set(names)
+    for name in names:
+        if name != "state.json":
+            ours, theirs = (load_tensors(run / last / name) for run in (found, expected))
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    states = [without_seconds(read_json(run / last / "state.json")) for run in (found, expected)]
+    assert states[0] == states[1]
+    assert metrics(found) == metrics(expected)
+    for part in ("model", "online"):
+        files = [
+            sorted(path.relative_to(run / part) for path in (run / part).rglob("*.*") if "judgements" not in path.parts)
+            for run in (found, expected)
+        ]
+        assert files[0] == files[1]
+        for path in files[0]:
+            if (found / part / path).is_file() and path.name != "rows.npz":  # an archive with times in it
+                assert (found / part / path).read_bytes() == (expected / part / path).read_bytes(), path
 
 
 # -- teaching -------------------------------------------------------------------------------------------------------
 
 
-def test_the_gap_to_the_teacher_closes(taught: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    results = train(taught(tmp_path / "run", Strict(scale=0.2), 7, steps=25, lr=3e-3))
+def test_the_gap_to_the_teacher_closes(taught: Taught, tmp_path: Path) -> None:
+    teacher = Strict()
+    results = train(taught(tmp_path / "run", teacher, 3, rollouts=12, steps=40, lr=5e-3))
     lessons = {entry["drift_step"]: entry for entry in metrics(tmp_path / "run")}
-    print([(k, v["drift_total"], v["drift_total_after"], v["drift_bias"], v.get("drift_spearman"), v["student_validation_mae"]) for k, v in lessons.items()])
-    assert list(lessons) == [0, 2, 4, 6]
-    print(results)
+    assert list(lessons) == [0, 2]
+    assert lessons[0]["drift_total"] > 2  # a student that knows nothing is far too kind
+    assert lessons[0]["drift_bias"] == pytest.approx(lessons[0]["drift_total"])
+    assert lessons[2]["drift_total"] < 0.2 * lessons[0]["drift_total"]  # on rollouts that it never saw
+    assert lessons[0]["drift_total_after"] < 0.2 * lessons[0]["drift_total"]
+    assert lessons[2]["reward"] < 0.5 * lessons[0]["reward"]  # what the policy is paid by now
+    assert all(f"drift_{key}" in lessons[0] for key in KEYS)
+    assert teacher.asked == [12, 12]
+    assert results["rollouts"] == 24
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("drift_step")] == [0, 0, 2]
+    assert {"drift_total", "drift_bias", "student_loss", "student_validation_mae"} <= set(events.Tags()["scalars"])
+
+
+def test_what_a_run_leaves(taught: Taught, tmp_path: Path, benchmark: Path) -> None:
+    run, teacher = tmp_path / "run", Strict()
+    results = train(taught(run, teacher, 3))
+    kept = Benchmark.open(run / "online")
+    kept.verify(deep=True)
+    assert len(kept.pairs) == 16
+    for pair in kept.pairs:
+        assert (pair.origin, pair.labeller, pair.source) == (Origin.GENERATED, "judge:strict", "toy")
+        np.testing.assert_array_equal(teacher.opinion(kept.frames(pair)), pair.scores)  # the very pixels
+        assert kept.episode(pair).actions.shape == (4, 2)
+    facts = [json.loads(pair.provenance) for pair in kept.pairs]
+    assert [fact["step"] for fact in facts] == [0] * 8 + [2] * 8
+    second = [(fact["student"], pair.scores) for fact, pair in zip(facts, kept.pairs, strict=True)][8:]
+    gap = np.mean([abs(sum(student) - sum(teacher)) for student, teacher in second])
+    assert results["drift_total"] == pytest.approx(gap, abs=1e-4)
+
+    assert {path.name for path in (run / "model" / "reward").iterdir()} == {
+        "config.json",
+        "reward.safetensors",
+        "provenance.json",
+    }
+    exported = load_tensors(run / "model" / "reward" / "reward.safetensors")
+    trained = load_tensors(run / "checkpoints" / "step-00000003" / "student.safetensors")
+    assert all(torch.equal(exported[key], value.bfloat16()) for key, value in trained.items())
+    assert RewardModel.from_pretrained(run / "model").score(kept.frames(kept.pairs[0])[None], "go left").total.shape
+    about = read_json(run / "model" / "reward" / "provenance.json")
+    assert (about["teacher"], about["lessons"], about["rollouts"], about["steps"]) == ({"scale": 0.2}, 2, 16, 4)
+    assert about["benchmark"] == [Benchmark.open(benchmark).info["sha256"]]
+
+
+def test_every_lesson_sees_as_many_windows_as_can_be(taught: Taught, tmp_path: Path) -> None:
+    train(taught(tmp_path / "run", Strict(), 1, rollouts=6))
+    parents = [pair.parent for pair in Benchmark.open(tmp_path / "run" / "online").pairs]
+    assert len(parents) == 6
+    assert len(set(parents)) == 4  # of 4 windows, with 4 futures each
+
+
+def test_batches_are_mixed_and_held_rollouts_are_not_learned(taught: Taught, tmp_path: Path, student: Path) -> None:
+    config = taught(tmp_path / "run", Strict(), 5, rollouts=16)
+    train(config)
+    data = RewardData(config.benchmark, (32, 32))
+    replay = Replay(tmp_path / "run" / "online", (32, 32), {})
+    replay.load(48)
+    whole = RewardModel.from_pretrained(student, dtype=torch.float32)
+    off = AugmentationConfig(photometric=False, geometric=False)
+    learn = RewardStageConfig(**{**LEARN, "pairs": 4000})
+    stage = MixedRewardStage(learn, data, replay, 0.25, ["go left", "go right"], whole, off, 0)
+    known = len(stage.pairs)
+    assert (stage._draw() < known).all()  # no rollouts yet
+    stage.take()
+    learned = {pair.number for pair in stage.pairs[known:]}
+    held = {pair.number for pair in replay.pairs if pair.split.value == "validation"}
+    assert learned | held == set(range(48))
+    assert held
+    assert learned
+    assert not learned & held
+    rows = stage._draw()
+    assert (rows >= known).mean() == pytest.approx(0.25, abs=0.03)
+    assert set(rows[rows >= known]) == set(range(known, known + len(learned)))
+    shares = stage.shares.copy()
+    stage.take()
+    np.testing.assert_array_equal(stage.shares, shares)
+    stage.calibrate(stage.looked, shown=False)
+    assert stage.errors.keys() == {"student_validation_mae", "student_rollouts_mae"}
+
+
+def test_the_gap_in_figures() -> None:
+    teacher = Scores(np.array([[3, 2, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]], np.float32))
+    student = Scores(np.array([[2, 2, 1, 1, 1, 2], [1, 0, 0, 0, 0, 0.5], [1, 1, 0, 0, 0, 0]], np.float32))
+    found = drift(student, teacher)
+    assert [found[f"drift_{key}"] for key in KEYS] == pytest.approx([2 / 3, 0, 1 / 3, 0, 0, 0.5 / 3])
+    assert found["drift_total"] == pytest.approx((1 + 1.5 + 1) / 3)
+    assert found["drift_bias"] == pytest.approx((-1 + 1.5 - 1) / 3)
+    assert found["drift_spearman"] == pytest.approx(1)
+    assert "drift_spearman" not in drift(student, Scores(np.ones((3, 6), np.float32)))
+
+
+# -- the alarm ------------------------------------------------------------------------------------------------------
+
+
+def test_a_student_that_stays_away_from_its_teacher_ends_the_run(
+    taught: Taught, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = taught(tmp_path / "run", Strict(), 9, alarm=0.5, patience=2, lr=1e-9)
+    config.stage["online"]["share"] = 0.0  # it cannot learn what the teacher thinks
+    with caplog.at_level(logging.WARNING):
+        results = train(config)
+    assert results["steps"] == 3  # the lessons are at steps 0 and 2
+    assert results["stopped"].startswith("drift_total ")
+    assert results["stopped"].endswith(" above 0.5 at step 2")
+    assert sum("drift alarm" in line for line in caplog.messages) == 2
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    again = train(config)
+    assert (again["steps"], again["stopped"]) == (3, results["stopped"])
+
+
+def test_an_alarm_that_passes_is_forgiven(taught: Taught, tmp_path: Path) -> None:
+    results = train(taught(tmp_path / "run", Strict(), 5, rollouts=12, steps=40, lr=5e-3, alarm=1.5, patience=2))
+    gaps = [entry["drift_total"] for entry in metrics(tmp_path / "run")]
+    assert gaps[0] > 1.5 > gaps[-1]
+    assert (results["steps"], results["stopped"]) == (5, "")
+
+
+# -- resume ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_bit_by_bit(taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a lesson after the newest checkpoint had been given, and its rollouts were on disk."""
+    whole, broken = (taught(tmp_path / out, Strict()) for out in ("a", "b"))
+    train(whole)
+    draw = GrpoStage._draw
+    for after, rounds in ((0, 1), (2, 2)):
+        calls: list[int] = []
+
+        def interrupted(self: GrpoStage, calls: list[int] = calls, after: int = after) -> Any:
+            calls.append(1)
+            batch = draw(self)  # with a lesson, after which no checkpoint is written
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return batch
+
+        with monkeypatch.context() as patch:
+            patch.setattr(GrpoStage, "_draw", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken)
+        assert len(Benchmark.open(tmp_path / "b" / "online").pairs) == 8 * rounds
+    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000002"]
+    train(broken)
+    assert_same_run(tmp_path / "b", tmp_path / "a", 6)
+
+
+@pytest.mark.parametrize("error", [RoboAlignError("no answer"), ReplyError("gibberish")])
+def test_a_failing_teacher_leaves_a_run_to_go_on_with(taught: Taught, tmp_path: Path, error: RoboAlignError) -> None:
+    train(taught(tmp_path / "whole", Strict(), 4))
+    with pytest.raises(RoboAlignError, match=f"stage.online, lesson at step 2: .*{error}.*goes on at the newest"):
+        train(taught(tmp_path / "run", Strict(fails=1, error=error), 4))
+    run = tmp_path / "run"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
+    assert len(Benchmark.open(run / "online").pairs) == 8
+    assert not (run / "model").exists()
+    assert not list(run.rglob("*.tmp*"))
+    train(taught(run, Strict(), 4))
+    assert_same_run(run, tmp_path / "whole", 4)
+
+
+def test_rollouts_without_a_readable_reply_are_left_out(taught: Taught, tmp_path: Path) -> None:
+    class Mumbling(Strict):
+        def judge(self, videos: Sequence[Video]) -> Judgement:
+            if len(videos) > 1 or self.asked.count(1) == 2:
+                self.asked.append(len(videos))
+                raise ReplyError("gibberish")
+            return super().judge(videos)
+
+    train(taught(tmp_path / "run", Mumbling(), 1, unjudged=1))
+    assert len(Benchmark.open(tmp_path / "run" / "online").pairs) == 7
+
+
+def test_replies_are_paid_for_once_and_a_budget_is_kept(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("httpx2", reason="the extra judge is not installed")
+    asked: list[str] = []
+
+    def answer(self: ServerJudge, client: Any, stop: Any, question: Any) -> str:
+        self.budget.request()
+        asked.append(question.key)
+        return json.dumps({key: int(question.key[place], 16) % 2 for place, key in enumerate(KEYS)})
+
+    def config(out: str, requests: int) -> TrainConfig:
+        server = {"name": "server", "model": "tiny", "sampling": {"samples": 2}, "budget": {"requests": requests}}
+        return taught(tmp_path / out, server, 4)
+
+    monkeypatch.setattr(ServerJudge, "_answer", answer)
+    train(config("whole", 0))
+    assert len(asked) == 32
+    asked.clear()
+    with pytest.raises(RoboAlignError, match="lesson at step 2: judge budget: requests: expected at most 20"):
+        train(config("run", 20))
+    train(config("run", 40))
+    assert len(asked) == len(set(asked)) == 32
+    assert_same_run(tmp_path / "run", tmp_path / "whole", 4)
+
+
+def test_another_teacher_does_not_go_on(taught: Taught, tmp_path: Path) -> None:
+    train(taught(tmp_path / "run", Strict(), 1))
+    with pytest.raises(RoboAlignError, match="expected a checkpoint of this configuration.*online"):
+        train(taught(tmp_path / "run", Strict(scale=0.5), 1))
+
+
+def test_missing_rollouts_are_found(taught: Taught, tmp_path: Path) -> None:
+    config = taught(tmp_path / "run", Strict(), 1)
+    train(config)
+    (tmp_path / "run" / "online" / "pairs.parquet").unlink()
+    with pytest.raises(RoboAlignError, match="expected a table of pairs, found nothing"):
+        train(config)
+
+
+# -- off, and bad input ---------------------------------------------------------------------------------------------
+
+
+def test_off_by_default(settings: Callable[..., TrainConfig], tmp_path: Path, world_model: Path, student: Path) -> None:
+    config = settings("grpo", tmp_path / "run", 2, world_model, rewards=["student"], reward_model=str(student))
+    results = train(config)
+    assert not any(name.startswith(("drift", "student")) or name == "rollouts" for name in results)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002"
+    names = {path.name for path in checkpoint.iterdir()}
+    assert names == {"model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"}
+    state = read_json(checkpoint / "state.json")
+    assert "online" not in {**state["stage"], **state["identity"], **state["identity"]["stage"]}
+    assert not (tmp_path / "run" / "online").exists()
+    assert not (tmp_path / "run" / "model" / "reward").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"every": -1}, "stage.online.every: expected at least 0, found -1"),
+        ({"rollouts": 17}, r"stage.online.rollouts: expected at most 16 \(prompts x group\), found 17"),
+        ({"unjudged": 8}, "stage.online.unjudged: expected 0 to 7, fewer than rollouts, found 8"),
+        ({"share": 1.5}, "stage.online.share: expected a share"),
+        ({"optimizer": "sgd"}, "stage.online.optimizer: expected one of adamw, muon"),
+        ({"alarm": 0.0}, "stage.online.alarm: expected a number above 0"),
+        ({"learn": {"colour": 1}}, "stage.online.learn: Key 'colour' not in"),
+        ({"learn": {"pairs": 0}}, "stage.online.learn: stage.pairs: expected at least 1"),
+        ({"learn": {"shortest": 9}}, "stage.shortest: expected at most 4 frames, found 9"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    taught: Taught, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        train(taught(tmp_path / "run", Strict(), **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_needed_is_asked_for(taught: Taught, tmp_path: Path) -> None:
+    config = taught(tmp_path / "run", Strict())
+    rewards = {**config.stage, "rewards": ["mae"]}
+    for changes, message in (
+        ({"benchmark": ""}, "benchmark: expected the folder of the student's benchmark for stage.online"),
+        ({"judge": None}, "judge: expected one of server, qwen, oracle, found None"),
+        ({"stage": rewards}, "stage.online: expected the reward 'student' among stage.rewards, found mae"),
+        ({"stage": {**config.stage, "online": {}}}, "judge: expected none without stage=grpo stage.online.every=N"),
+        ({"stage": {**config.stage, "online": {}}, "judge": None}, "benchmark: expected nothing, only stage=reward"),
+    ):
+        with pytest.raises(RoboAlignError, match=message):
+            train(replace(config, **changes))
+        assert not (tmp_path / "run").exists()

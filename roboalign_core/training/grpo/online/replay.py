@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from roboalign_core.benchmark import Origin, Pair, Split
 from roboalign_core.benchmark.benchmark import INFO, PAIRS, STORES, finish
-from roboalign_core.benchmark.pairs import provenance, read_pairs, scores_of
+from roboalign_core.benchmark.pairs import provenance, read_pairs
+from roboalign_core.benchmark.sources import split_of
 from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
@@ -22,6 +23,7 @@ from roboalign_core.rubric import Scores
 from roboalign_core.training.grpo.imagination import Futures
 
 PREFIX = "online-"  # of its stores
+SPLITS = {"train": 0.8, "validation": 0.2}  # of recorded windows
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,9 @@ class Replay:
         """Rollouts."""
         return len(self.pairs)
 
-    @property
-    def labels(self) -> NDArray[np.float32]:
-        """(N, 6) normalised scores."""
-        return scores_of(self.pairs).normalised
+    def subset(self, split: Split) -> list[Pair]:
+        """The pairs of a split: TRAIN to learn from, VALIDATION to calibrate with."""
+        return [pair for pair in self.pairs if pair.split is split]
 
     def frames(self, pair: Pair) -> NDArray[np.uint8]:
         """(T, H, W, 3) uint8 of one of the pairs."""
@@ -108,7 +109,7 @@ class Replay:
             stores.setdefault(name, []).append(rollout)
             pair = Pair(
                 number=len(self.pairs),
-                split=Split.TRAIN,
+                split=split_of(rollout.parent, 0, SPLITS),
                 instruction=rollout.episode.instruction,
                 store=name,
                 episode=len(stores[name]) - 1,

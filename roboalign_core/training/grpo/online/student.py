@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roboalign_core.benchmark import Pair
+from roboalign_core.benchmark import Pair, Split
+from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import autocast
@@ -31,7 +32,12 @@ _BETAS = (0.9, 0.95)
 
 
 class MixedRewardStage(RewardStage):
-    """The reward stage on a benchmark and, for a share of each batch, on rollouts."""
+    """The reward stage on a benchmark and, for a share of each batch, on rollouts.
+
+    Attributes:
+        errors: mean absolute errors of the normalised scores at the last calibration, on pairs that are not learned:
+            ``student_validation_mae`` on the benchmark's, ``student_rollouts_mae`` on rollouts.
+    """
 
     def __init__(
         self,
@@ -58,25 +64,40 @@ class MixedRewardStage(RewardStage):
         self.ids = dict(zip(texts, tokenise(texts, self.model.text), strict=True))
         self.replay, self.share, self._seed = replay, share, seed
         self._own = self.pairs, self.labels, self.shares
+        self.errors: dict[str, float] = {}
 
     def take(self) -> None:
         """Learn from all rollouts that there are by now; each head weighs each of them by a draw of its own."""
         pairs, labels, shares = self._own
-        draws = [
-            np.random.default_rng([self._seed, 2, pair.number]).poisson(1.0, self.model.heads)
-            for pair in self.replay.pairs
-        ]
-        theirs = np.array(draws, np.float32).reshape(-1, self.model.heads).T
-        self.pairs = [*pairs, *self.replay.pairs]
-        self.labels = np.concatenate([labels, self.replay.labels])
-        self.shares = np.concatenate([shares, theirs], axis=1)
+        theirs = self.replay.subset(Split.TRAIN)
+        draws = [np.random.default_rng([self._seed, 2, pair.number]).poisson(1.0, self.model.heads) for pair in theirs]
+        self.pairs = [*pairs, *theirs]
+        self.labels = np.concatenate([labels, scores_of(theirs).normalised])
+        self.shares = np.concatenate([shares, np.array(draws, np.float32).reshape(-1, self.model.heads).T], axis=1)
+
+    def calibrate(self, rows: NDArray[np.int64], shown: bool = True) -> Calibration:
+        """On these pairs of the benchmark's validation split and on all rollouts of theirs, mixed as in training."""
+        pairs = [self.data.pairs[Split.VALIDATION][row] for row in rows]
+        known = self._logits_of(pairs, shown), torch.from_numpy(self.data.labels[Split.VALIDATION][rows])
+        held = self.replay.subset(Split.VALIDATION)
+        if not held:
+            calibration = Calibration.fit(*known)
+            self.errors = {"student_validation_mae": _error(calibration, *known)}
+            return calibration
+        fresh = self._logits_of(held, shown), torch.from_numpy(scores_of(held).normalised)
+        calibration = Calibration.fit(*_mixed(known, fresh, self.share))
+        self.errors = {
+            "student_validation_mae": _error(calibration, *known),
+            "student_rollouts_mae": _error(calibration, *fresh),
+        }
+        return calibration
 
     def _draw(self) -> NDArray[np.int64]:
         rows = super()._draw()
         fresh = self.random.random(len(rows)) < self.share
-        if len(self.replay):
-            first = len(self._own[0])
-            rows[fresh] = first + self.random.integers(0, len(self.replay), int(fresh.sum()))
+        first = len(self._own[0])
+        if len(self.pairs) > first:
+            rows[fresh] = self.random.integers(first, len(self.pairs), int(fresh.sum()))
         return rows
 
     def _frames(self, pair: Pair) -> NDArray[np.uint8]:
@@ -99,17 +120,14 @@ class Student:
         """Learn for ``stage.online.steps`` steps, calibrate, and score so from now on.
 
         Returns:
-            ``student_loss`` and ``student_mae``: means over these steps; ``student_validation_mae``: of the normalised
-            scores on the benchmark's validation split, after them.
+            ``student_loss`` and ``student_mae``: means over these steps; and the stage's ``errors`` after them.
         """
         self.stage.take()
         self.stage.module.train()
         found = np.mean([self._descend() for _ in range(self._config.steps)], axis=0).tolist()
         self.stage.module.eval()
-        logits, labels = self.stage.validate(self.stage.looked)
-        self._score_with(Calibration.fit(logits, labels))
-        error = (self.scorer.calibration.apply(logits)[0] - labels).abs().mean().item()
-        return {"student_loss": found[0], "student_mae": found[1], "student_validation_mae": error}
+        self._score_with(self.stage.calibrate(self.stage.looked, shown=False))
+        return {"student_loss": found[0], "student_mae": found[1], **self.stage.errors}
 
     def _descend(self) -> tuple[float, float]:
         module = self.stage.module
@@ -150,3 +168,15 @@ class Student:
     def export(self, folder: Path) -> None:
         """As the reward stage does, calibrated on the whole validation split."""
         self.stage.export(folder)
+
+
+def _error(calibration: Calibration, logits: Tensor, labels: Tensor) -> float:
+    return (calibration.apply(logits)[0] - labels).abs().mean().item()
+
+
+def _mixed(known: tuple[Tensor, Tensor], fresh: tuple[Tensor, Tensor], share: float) -> tuple[Tensor, Tensor]:
+    """Logits (heads, N, 6) and labels (N, 6) of both, ``fresh`` ones as often as makes them about ``share`` of all."""
+    if share == 1:
+        return fresh
+    times = round(share / (1 - share) * len(known[1]) / len(fresh[1]))
+    return torch.cat([known[0], fresh[0].repeat(1, times, 1)], dim=1), torch.cat([known[1], fresh[1].repeat(times, 1)])
