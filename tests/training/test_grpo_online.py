@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_benchmark import make_benchmark, toy_model
 
-from roboalign_core.benchmark import Benchmark, Origin
+from roboalign_core.benchmark import Benchmark, Origin, Split
 from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
@@ -28,10 +28,12 @@ from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.rubric import HIGHEST, KEYS, Scores
 from roboalign_core.tensors import load_tensors
+from roboalign_core.training.grpo.config import GuardConfig
 from roboalign_core.training.grpo.online.drift import drift
 from roboalign_core.training.grpo.online.replay import Replay
-from roboalign_core.training.grpo.online.student import MixedRewardStage
+from roboalign_core.training.grpo.online.student import MixedRewardStage, _mixed
 from roboalign_core.training.grpo.stage import GrpoStage
+from roboalign_core.training.grpo.watch import Guard
 from roboalign_core.training.reward import RewardStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 
@@ -88,28 +90,32 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def taught(
-    settings: Callable[..., TrainConfig],
-    world_model: Path,
-    benchmark: Path,
-    student: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Taught:
-    """A run with a teacher, or with the judge's own settings; ``changes`` are settings of ``stage.online``."""
+@pytest.fixture(scope="module")
+def taught(settings: Callable[..., TrainConfig], world_model: Path, benchmark: Path, student: Path) -> Taught:
+    """Settings of a run of 4 steps with 2 lessons; ``changes`` are settings of ``stage.online``."""
 
-    def make(out: Path, teacher: Judge | dict[str, Any], length: int = 6, **changes: Any) -> TrainConfig:
-        judge = {"name": "server", "model": "strict"}
-        if isinstance(teacher, dict):
-            judge = teacher
-        else:
-            monkeypatch.setattr("roboalign_core.training.grpo.online.build.make_judge", lambda *given, **more: teacher)
+    def make(out: Path, length: int = 4, judge: Mapping[str, Any] | None = None, **changes: Any) -> TrainConfig:
         config = settings("grpo", out, length, world_model, rewards=["student"], online={**ONLINE, **changes})
         config.stage["reward_model"] = str(student)
-        config.benchmark, config.judge = str(benchmark), judge
+        config.benchmark, config.judge = str(benchmark), judge or {"name": "server", "model": "strict"}
         return config
 
     return make
+
+
+def teach(config: TrainConfig, teacher: Judge) -> Mapping[str, Any]:
+    """Train with that teacher in place of a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("roboalign_core.training.grpo.online.build.make_judge", lambda *given, **more: teacher)
+        return train(config)
+
+
+@pytest.fixture(scope="module")
+def whole(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never interrupted; tests do not change it."""
+    run = tmp_path_factory.mktemp("online") / "whole"
+    teach(taught(run), Strict())
+    return run
 
 
 def without_seconds(value: dict[str, Any]) -> dict[str, Any]:
@@ -120,9 +126,9 @@ def metrics(run: Path) -> list[dict[str, float]]:
     return [without_seconds(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_run(found: Path, expected: Path, steps: int) -> None:
-    """Policy, student, moments, random numbers, logs, rollouts and what is exported."""
-    last = Path("checkpoints") / f"step-{steps:08d}"
+def assert_same_run(found: Path, expected: Path) -> None:
+    """After 4 steps: policy, student, moments, random numbers, logs, rollouts and what is exported."""
+    last = Path("checkpoints") / "step-00000004"
     names = sorted(path.name for path in (expected / last).iterdir())
     assert names == sorted(path.name for path in (found / last).iterdir())
     assert {"student.safetensors", "student_optimizer.safetensors"} <= set(names)
@@ -150,15 +156,16 @@ def assert_same_run(found: Path, expected: Path, steps: int) -> None:
 
 def test_the_gap_to_the_teacher_closes(taught: Taught, tmp_path: Path) -> None:
     teacher = Strict()
-    results = train(taught(tmp_path / "run", teacher, 3, rollouts=12, steps=40, lr=5e-3))
-    lessons = {entry["drift_step"]: entry for entry in metrics(tmp_path / "run")}
-    assert list(lessons) == [0, 2]
-    assert lessons[0]["drift_total"] > 2  # a student that knows nothing is far too kind
-    assert lessons[0]["drift_bias"] == pytest.approx(lessons[0]["drift_total"])
-    assert lessons[2]["drift_total"] < 0.2 * lessons[0]["drift_total"]  # on rollouts that it never saw
-    assert lessons[0]["drift_total_after"] < 0.2 * lessons[0]["drift_total"]
-    assert lessons[2]["reward"] < 0.5 * lessons[0]["reward"]  # what the policy is paid by now
-    assert all(f"drift_{key}" in lessons[0] for key in KEYS)
+    results = teach(taught(tmp_path / "run", 3, rollouts=12, steps=30, lr=5e-3), teacher)
+    logged = metrics(tmp_path / "run")
+    assert [entry["drift_step"] for entry in logged] == [0, 0, 2]
+    first, _, last = logged
+    assert first["drift_total"] > 2  # a student that knows nothing is far too kind
+    assert first["drift_bias"] == pytest.approx(first["drift_total"])
+    assert first["drift_total_after"] < 0.3 * first["drift_total"]
+    assert last["drift_total"] < 0.3 * first["drift_total"]  # on rollouts that it never saw
+    assert last["reward"] < 0.5 * first["reward"]  # what the policy is paid by now
+    assert all(f"drift_{key}" in first for key in KEYS)
     assert teacher.asked == [12, 12]
     assert results["rollouts"] == 24
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -167,10 +174,8 @@ def test_the_gap_to_the_teacher_closes(taught: Taught, tmp_path: Path) -> None:
     assert {"drift_total", "drift_bias", "student_loss", "student_validation_mae"} <= set(events.Tags()["scalars"])
 
 
-def test_what_a_run_leaves(taught: Taught, tmp_path: Path, benchmark: Path) -> None:
-    run, teacher = tmp_path / "run", Strict()
-    results = train(taught(run, teacher, 3))
-    kept = Benchmark.open(run / "online")
+def test_rollouts_are_kept_as_a_benchmark(whole: Path) -> None:
+    kept, teacher = Benchmark.open(whole / "online"), Strict()
     kept.verify(deep=True)
     assert len(kept.pairs) == 16
     for pair in kept.pairs:
@@ -181,56 +186,56 @@ def test_what_a_run_leaves(taught: Taught, tmp_path: Path, benchmark: Path) -> N
     assert [fact["step"] for fact in facts] == [0] * 8 + [2] * 8
     second = [(fact["student"], pair.scores) for fact, pair in zip(facts, kept.pairs, strict=True)][8:]
     gap = np.mean([abs(sum(student) - sum(teacher)) for student, teacher in second])
-    assert results["drift_total"] == pytest.approx(gap, abs=1e-4)
+    assert metrics(whole)[-1]["drift_total"] == pytest.approx(gap, abs=1e-4)
+    for lesson in (kept.pairs[:8], kept.pairs[8:]):
+        assert len({pair.parent for pair in lesson}) == 4  # of all 4 windows
 
-    assert {path.name for path in (run / "model" / "reward").iterdir()} == {
-        "config.json",
-        "reward.safetensors",
-        "provenance.json",
-    }
-    exported = load_tensors(run / "model" / "reward" / "reward.safetensors")
-    trained = load_tensors(run / "checkpoints" / "step-00000003" / "student.safetensors")
+
+def test_the_student_that_was_taught_is_exported(whole: Path, benchmark: Path) -> None:
+    files = {path.name for path in (whole / "model" / "reward").iterdir()}
+    assert files == {"config.json", "reward.safetensors", "provenance.json"}
+    exported = load_tensors(whole / "model" / "reward" / "reward.safetensors")
+    trained = load_tensors(whole / "checkpoints" / "step-00000004" / "student.safetensors")
     assert all(torch.equal(exported[key], value.bfloat16()) for key, value in trained.items())
-    assert RewardModel.from_pretrained(run / "model").score(kept.frames(kept.pairs[0])[None], "go left").total.shape
-    about = read_json(run / "model" / "reward" / "provenance.json")
+    assert RewardModel.from_pretrained(whole / "model").config == small_model()
+    about = read_json(whole / "model" / "reward" / "provenance.json")
     assert (about["teacher"], about["lessons"], about["rollouts"], about["steps"]) == ({"scale": 0.2}, 2, 16, 4)
     assert about["benchmark"] == [Benchmark.open(benchmark).info["sha256"]]
 
 
-def test_every_lesson_sees_as_many_windows_as_can_be(taught: Taught, tmp_path: Path) -> None:
-    train(taught(tmp_path / "run", Strict(), 1, rollouts=6))
-    parents = [pair.parent for pair in Benchmark.open(tmp_path / "run" / "online").pairs]
-    assert len(parents) == 6
-    assert len(set(parents)) == 4  # of 4 windows, with 4 futures each
-
-
-def test_batches_are_mixed_and_held_rollouts_are_not_learned(taught: Taught, tmp_path: Path, student: Path) -> None:
-    config = taught(tmp_path / "run", Strict(), 5, rollouts=16)
-    train(config)
-    data = RewardData(config.benchmark, (32, 32))
-    replay = Replay(tmp_path / "run" / "online", (32, 32), {})
-    replay.load(48)
-    whole = RewardModel.from_pretrained(student, dtype=torch.float32)
+def test_batches_are_mixed_and_held_rollouts_are_not_learned(whole: Path, benchmark: Path, student: Path) -> None:
+    replay = Replay(whole / "online", (32, 32), {})
+    replay.pairs = [
+        replace(pair, split=Split.VALIDATION if pair.number < 4 else Split.TRAIN)
+        for pair in Benchmark.open(whole / "online").pairs
+    ]
+    weights = RewardModel.from_pretrained(student, dtype=torch.float32)
     off = AugmentationConfig(photometric=False, geometric=False)
     learn = RewardStageConfig(**{**LEARN, "pairs": 4000})
-    stage = MixedRewardStage(learn, data, replay, 0.25, ["go left", "go right"], whole, off, 0)
+    data = RewardData(str(benchmark), (32, 32))
+    stage = MixedRewardStage(learn, data, replay, 0.25, ["go left", "go right"], weights, off, 0)
     known = len(stage.pairs)
     assert (stage._draw() < known).all()  # no rollouts yet
     stage.take()
-    learned = {pair.number for pair in stage.pairs[known:]}
-    held = {pair.number for pair in replay.pairs if pair.split.value == "validation"}
-    assert learned | held == set(range(48))
-    assert held
-    assert learned
-    assert not learned & held
+    assert [pair.number for pair in stage.pairs[known:]] == list(range(4, 16))
+    np.testing.assert_allclose(stage.labels[known:] * HIGHEST, [pair.scores for pair in replay.pairs[4:]], rtol=1e-5)
     rows = stage._draw()
     assert (rows >= known).mean() == pytest.approx(0.25, abs=0.03)
-    assert set(rows[rows >= known]) == set(range(known, known + len(learned)))
+    assert set(rows[rows >= known]) == set(range(known, known + 12))
     shares = stage.shares.copy()
     stage.take()
     np.testing.assert_array_equal(stage.shares, shares)
     stage.calibrate(stage.looked, shown=False)
     assert stage.errors.keys() == {"student_validation_mae", "student_rollouts_mae"}
+
+
+def test_calibration_is_on_a_mixture() -> None:
+    known = torch.zeros(2, 30, 6), torch.zeros(30, 6)
+    fresh = torch.ones(2, 4, 6), torch.ones(4, 6)
+    for share, expected in ((0.0, 0.0), (0.25, 0.25), (0.5, 0.5), (0.9, 0.9), (1.0, 1.0)):
+        logits, labels = _mixed(known, fresh, share)
+        assert logits.shape[1] == len(labels)
+        assert labels.mean().item() == logits.mean().item() == pytest.approx(expected, abs=0.04)
 
 
 def test_the_gap_in_figures() -> None:
@@ -250,35 +255,38 @@ def test_the_gap_in_figures() -> None:
 def test_a_student_that_stays_away_from_its_teacher_ends_the_run(
     taught: Taught, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = taught(tmp_path / "run", Strict(), 9, alarm=0.5, patience=2, lr=1e-9)
-    config.stage["online"]["share"] = 0.0  # it cannot learn what the teacher thinks
+    config = taught(tmp_path / "run", 9, alarm=0.5, patience=2, lr=1e-9, share=0.0)  # it cannot learn
     with caplog.at_level(logging.WARNING):
-        results = train(config)
+        results = teach(config, Strict())
     assert results["steps"] == 3  # the lessons are at steps 0 and 2
     assert results["stopped"].startswith("drift_total ")
     assert results["stopped"].endswith(" above 0.5 at step 2")
     assert sum("drift alarm" in line for line in caplog.messages) == 2
     assert (tmp_path / "run" / "model" / "config.json").is_file()
-    again = train(config)
+    again = teach(config, Strict())
     assert (again["steps"], again["stopped"]) == (3, results["stopped"])
 
 
-def test_an_alarm_that_passes_is_forgiven(taught: Taught, tmp_path: Path) -> None:
-    results = train(taught(tmp_path / "run", Strict(), 5, rollouts=12, steps=40, lr=5e-3, alarm=1.5, patience=2))
-    gaps = [entry["drift_total"] for entry in metrics(tmp_path / "run")]
-    assert gaps[0] > 1.5 > gaps[-1]
-    assert (results["steps"], results["stopped"]) == (5, "")
+def test_an_alarm_that_passes_is_forgiven() -> None:
+    guard = Guard(GuardConfig())
+    assert [guard.check(step, "drift_total", gap, 2.0, 2) for step, gap in enumerate([3, 1, 3])] == [1, 0, 1]
+    other = Guard(GuardConfig())
+    other.load_state(json.loads(json.dumps(guard.state())))
+    assert not other.stopped
+    assert other.check(3, "drift_total", float("nan"), 2.0, 2) == 2
+    assert other.stopped == "drift_total nan above 2 at step 3"
 
 
 # -- resume ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_goes_on_bit_by_bit(taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_bit_by_bit(
+    taught: Taught, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where a lesson after the newest checkpoint had been given, and its rollouts were on disk."""
-    whole, broken = (taught(tmp_path / out, Strict()) for out in ("a", "b"))
-    train(whole)
+    run = tmp_path / "run"
     draw = GrpoStage._draw
-    for after, rounds in ((0, 1), (2, 2)):
+    for after, rollouts in ((0, 8), (2, 16)):
         calls: list[int] = []
 
         def interrupted(self: GrpoStage, calls: list[int] = calls, after: int = after) -> Any:
@@ -291,25 +299,23 @@ def test_an_interrupted_run_goes_on_bit_by_bit(taught: Taught, tmp_path: Path, m
         with monkeypatch.context() as patch:
             patch.setattr(GrpoStage, "_draw", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                train(broken)
-        assert len(Benchmark.open(tmp_path / "b" / "online").pairs) == 8 * rounds
-    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000002"]
-    train(broken)
-    assert_same_run(tmp_path / "b", tmp_path / "a", 6)
+                teach(taught(run), Strict())
+        assert len(Benchmark.open(run / "online").pairs) == rollouts
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
+    teach(taught(run), Strict())
+    assert_same_run(run, whole)
 
 
-@pytest.mark.parametrize("error", [RoboAlignError("no answer"), ReplyError("gibberish")])
-def test_a_failing_teacher_leaves_a_run_to_go_on_with(taught: Taught, tmp_path: Path, error: RoboAlignError) -> None:
-    train(taught(tmp_path / "whole", Strict(), 4))
-    with pytest.raises(RoboAlignError, match=f"stage.online, lesson at step 2: .*{error}.*goes on at the newest"):
-        train(taught(tmp_path / "run", Strict(fails=1, error=error), 4))
+def test_a_failing_teacher_leaves_a_run_to_go_on_with(taught: Taught, tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
+    with pytest.raises(RoboAlignError, match=r"stage.online, lesson at step 2: no answer; .* goes on at the newest"):
+        teach(taught(run), Strict(fails=1, error=RoboAlignError("no answer")))
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
     assert len(Benchmark.open(run / "online").pairs) == 8
     assert not (run / "model").exists()
     assert not list(run.rglob("*.tmp*"))
-    train(taught(run, Strict(), 4))
-    assert_same_run(run, tmp_path / "whole", 4)
+    teach(taught(run), Strict())
+    assert_same_run(run, whole)
 
 
 def test_rollouts_without_a_readable_reply_are_left_out(taught: Taught, tmp_path: Path) -> None:
@@ -320,7 +326,9 @@ def test_rollouts_without_a_readable_reply_are_left_out(taught: Taught, tmp_path
                 raise ReplyError("gibberish")
             return super().judge(videos)
 
-    train(taught(tmp_path / "run", Mumbling(), 1, unjudged=1))
+    with pytest.raises(RoboAlignError, match="expected at most unjudged=0 rollouts without scores, found 1; gibberish"):
+        teach(taught(tmp_path / "strict", 1), Mumbling())
+    teach(taught(tmp_path / "run", 1, unjudged=1), Mumbling())
     assert len(Benchmark.open(tmp_path / "run" / "online").pairs) == 7
 
 
@@ -335,33 +343,28 @@ def test_replies_are_paid_for_once_and_a_budget_is_kept(
         asked.append(question.key)
         return json.dumps({key: int(question.key[place], 16) % 2 for place, key in enumerate(KEYS)})
 
-    def config(out: str, requests: int) -> TrainConfig:
-        server = {"name": "server", "model": "tiny", "sampling": {"samples": 2}, "budget": {"requests": requests}}
-        return taught(tmp_path / out, server, 4)
+    def config(requests: int) -> TrainConfig:
+        budget = {"requests": requests}
+        return taught(
+            tmp_path / "run", 3, {"name": "server", "model": "m", "sampling": {"samples": 2}, "budget": budget}
+        )
 
     monkeypatch.setattr(ServerJudge, "_answer", answer)
-    train(config("whole", 0))
-    assert len(asked) == 32
-    asked.clear()
     with pytest.raises(RoboAlignError, match="lesson at step 2: judge budget: requests: expected at most 20"):
-        train(config("run", 20))
-    train(config("run", 40))
+        train(config(20))
+    assert len(asked) == 20
+    train(config(40))  # another budget is no other run
     assert len(asked) == len(set(asked)) == 32
-    assert_same_run(tmp_path / "run", tmp_path / "whole", 4)
 
 
-def test_another_teacher_does_not_go_on(taught: Taught, tmp_path: Path) -> None:
-    train(taught(tmp_path / "run", Strict(), 1))
-    with pytest.raises(RoboAlignError, match="expected a checkpoint of this configuration.*online"):
-        train(taught(tmp_path / "run", Strict(scale=0.5), 1))
-
-
-def test_missing_rollouts_are_found(taught: Taught, tmp_path: Path) -> None:
-    config = taught(tmp_path / "run", Strict(), 1)
-    train(config)
+def test_another_teacher_or_missing_rollouts_do_not_go_on(taught: Taught, tmp_path: Path) -> None:
+    config = taught(tmp_path / "run", 1)
+    teach(config, Strict())
+    with pytest.raises(RoboAlignError, match=r"expected a checkpoint of this configuration.*online"):
+        teach(config, Strict(scale=0.5))
     (tmp_path / "run" / "online" / "pairs.parquet").unlink()
     with pytest.raises(RoboAlignError, match="expected a table of pairs, found nothing"):
-        train(config)
+        teach(config, Strict())
 
 
 # -- off, and bad input ---------------------------------------------------------------------------------------------
@@ -398,12 +401,12 @@ def test_settings_that_make_no_sense_are_refused(
     taught: Taught, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RoboAlignError, match=message):
-        train(taught(tmp_path / "run", Strict(), **changes))
+        teach(taught(tmp_path / "run", **changes), Strict())
     assert not (tmp_path / "run").exists()
 
 
 def test_what_is_needed_is_asked_for(taught: Taught, tmp_path: Path) -> None:
-    config = taught(tmp_path / "run", Strict())
+    config = taught(tmp_path / "run")
     rewards = {**config.stage, "rewards": ["mae"]}
     for changes, message in (
         ({"benchmark": ""}, "benchmark: expected the folder of the student's benchmark for stage.online"),
@@ -413,5 +416,5 @@ def test_what_is_needed_is_asked_for(taught: Taught, tmp_path: Path) -> None:
         ({"stage": {**config.stage, "online": {}}, "judge": None}, "benchmark: expected nothing, only stage=reward"),
     ):
         with pytest.raises(RoboAlignError, match=message):
-            train(replace(config, **changes))
+            teach(replace(config, **changes), Strict())
         assert not (tmp_path / "run").exists()
