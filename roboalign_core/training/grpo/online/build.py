@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
@@ -101,11 +101,9 @@ def _scorer(mixture: Mixture) -> RewardModel:
 
 def _learn(settings: dict[str, Any]) -> RewardStageConfig:
     try:
-        found: RewardStageConfig = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(RewardStageConfig), settings)
-        )
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RewardStageConfig), settings))
     except OmegaConfBaseException as error:
         raise RoboAlignError(f"stage.online.learn: {' '.join(str(error).split())}") from error
     except RoboAlignError as error:
         raise RoboAlignError(f"stage.online.learn: {error}") from error
-    return found
+    return cast(RewardStageConfig, found)
