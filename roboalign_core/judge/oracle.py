@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.rubric import KEYS, Scores
+from roboalign_core.tensors import digest
 
 
 class OracleJudge(Judge):
@@ -87,10 +87,7 @@ class ProbedJudge(OracleJudge):
 
     def describe(self) -> Mapping[str, Any]:
         """The probe's weights, by their checksum."""
-        digest = hashlib.sha256()
-        for name, value in self._probe.network.state_dict().items():
-            digest.update(name.encode() + value.numpy().tobytes())
-        return {"oracle": True, "probe": digest.hexdigest()[:16]}
+        return {"oracle": True, "probe": digest(self._probe.network.state_dict())}
 
     def check(self, source: str, instructions: Iterable[str]) -> None:
         """Refuse episodes of a source, under instructions, that could not be judged.

@@ -167,7 +167,7 @@ def test_the_gap_to_the_teacher_closes(taught: Taught, tmp_path: Path) -> None:
     assert last["reward"] < 0.5 * first["reward"]  # what the policy is paid by now
     assert all(f"drift_{key}" in first for key in KEYS)
     assert teacher.asked == [12, 12]
-    assert results["rollouts"] == 24
+    assert results["rollouts_judged"] == 24
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("drift_step")] == [0, 0, 2]
@@ -373,7 +373,7 @@ def test_another_teacher_or_missing_rollouts_do_not_go_on(taught: Taught, tmp_pa
 def test_off_by_default(settings: Callable[..., TrainConfig], tmp_path: Path, world_model: Path, student: Path) -> None:
     config = settings("grpo", tmp_path / "run", 2, world_model, rewards=["student"], reward_model=str(student))
     results = train(config)
-    assert not any(name.startswith(("drift", "student")) or name == "rollouts" for name in results)
+    assert not any(name.startswith(("drift", "student")) or name == "rollouts_judged" for name in results)
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002"
     names = {path.name for path in checkpoint.iterdir()}
     assert names == {"model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json"}

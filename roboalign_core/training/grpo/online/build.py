@@ -17,6 +17,7 @@ from roboalign_core.judge.oracle import ProbedJudge
 from roboalign_core.judge.protocol import Judge
 from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.model import RewardModel
+from roboalign_core.tensors import digest
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.judges import StudentReward
@@ -66,9 +67,13 @@ def build_distillation(
         )
     learn = _learn(config.online.learn)
     pairs = RewardData(benchmark, scorer.config.size, learn.judgements, learn.labellers)
-    identity = {"teacher": dict(teacher.describe()), "benchmark": pairs.identity}
-    replay = Replay(run / FOLDER, scorer.config.size, identity)
     whole = RewardModel.from_pretrained(config.reward_model or str(folder), loop.device, torch.float32)
+    identity = {
+        "teacher": dict(teacher.describe()),
+        "benchmark": pairs.identity,
+        "student": digest(whole.network.state_dict()),
+    }
+    replay = Replay(run / FOLDER, scorer.config.size, identity)
     told = [text for store in data.stores for text in store.instructions]
     stage = MixedRewardStage(learn, pairs, replay, config.online.share, told, whole, augmentation, loop.seed)
     student = Student(scorer, stage, config.online, loop.clip)

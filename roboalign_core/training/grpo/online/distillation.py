@@ -36,7 +36,7 @@ class Distillation:
     """Online distillation of a teacher into the student that the policy is trained with (RoboAlign-R1, A3).
 
     Attributes:
-        identity: what a resumed run must find again: teacher, benchmark.
+        identity: what a resumed run must find again: the teacher, the benchmark, the student at the start.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Distillation:
         )
         self._figures |= {
             "drift_total_after": drift(after, teacher)["drift_total"],
-            "rollouts": float(len(self._replay)),
+            "rollouts_judged": float(len(self._replay)),
         }
         self._lessons += 1
         self._watch(step, guard)
