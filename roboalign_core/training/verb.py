@@ -119,6 +119,11 @@ def _learned_from(config: TrainConfig, name: str, settings: Any) -> TrainingData
     online = name == "grpo" and settings.online.every
     if config.judge is not None and not online:
         raise RoboAlignError(f"judge: expected none without stage=grpo stage.online.every=N, found {config.judge}")
+    if online and not config.benchmark:
+        raise RoboAlignError(
+            "benchmark: expected the folder of the student's benchmark for stage.online, found nothing; "
+            "set benchmark=FOLDER"
+        )
     if name == "reward":
         return _pairs(config, settings)
     if config.benchmark and not online:

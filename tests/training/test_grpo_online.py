@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_benchmark import make_benchmark, toy_model
 
 from roboalign_core.benchmark import Benchmark, Origin, Split
-from roboalign_core.episodes import AugmentationConfig
+from roboalign_core.episodes import AugmentationConfig, StoreSpec
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
 from roboalign_core.judge import ServerJudge
@@ -29,9 +29,11 @@ from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.rubric import HIGHEST, KEYS, Scores
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.grpo.config import GuardConfig
+from roboalign_core.training.grpo.imagination import Futures, Prompts
 from roboalign_core.training.grpo.online.drift import drift
-from roboalign_core.training.grpo.online.replay import Replay
+from roboalign_core.training.grpo.online.replay import Replay, rollouts
 from roboalign_core.training.grpo.online.student import MixedRewardStage, _mixed
+from roboalign_core.training.grpo.policy import Groups
 from roboalign_core.training.grpo.stage import GrpoStage
 from roboalign_core.training.grpo.watch import Guard
 from roboalign_core.training.reward import RewardStageConfig
@@ -191,6 +193,43 @@ def test_rollouts_are_kept_as_a_benchmark(whole: Path) -> None:
         assert len({pair.parent for pair in lesson}) == 4  # of all 4 windows
 
 
+def new_lesson(replay: Replay, step: int, seed: int) -> Futures:
+    """Adds 2 futures each of a window of one store and of another, which nobody liked."""
+    random = np.random.default_rng(seed)
+    imagined = random.integers(0, 256, (4, 4, 32, 32, 3), dtype=np.uint8)
+    tokens = Groups(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 3, 1), torch.zeros(4, 3, 1))
+    specs = [StoreSpec(5.0, 32, 32, ("x", "y"), source, "top") for source in ("toy", "other")]
+    windows = Prompts(torch.full((2, 4, 32, 32, 3), seed).byte(), torch.ones(2, 3, 2), ["go left", "go right"], specs)
+    futures = Futures(windows, tokens, imagined, np.zeros((4, 3), bool))
+    nothing = Scores(np.zeros((4, 6), np.float32))
+    replay.add(step, rollouts(futures, range(4)), nothing, nothing, "judge:nobody")
+    return futures
+
+
+def test_rollouts_of_several_stores_and_what_a_killed_process_left(tmp_path: Path) -> None:
+    replay = Replay(tmp_path, (32, 32), {})
+    lessons = [new_lesson(replay, step, step + 1) for step in (0, 10)]
+    imagined = np.concatenate([futures.imagined for futures in lessons])
+    assert [pair.source for pair in replay.pairs] == ["toy", "toy", "other", "other"] * 2
+    for pair, frames in zip(replay.pairs, imagined, strict=True):
+        np.testing.assert_array_equal(replay.frames(pair), frames)
+    names = sorted(path.name for path in (tmp_path / "stores").iterdir())
+    assert names == [f"online-{step:08d}-{source}-top" for step in (0, 10) for source in ("other", "toy")]
+
+    (tmp_path / "benchmark.json").unlink()  # killed while a third lesson was being kept
+    (tmp_path / "stores" / "online-00000020-toy-top").mkdir()
+    again = Replay(tmp_path, (32, 32), {})
+    again.load(4)
+    kept = Benchmark.open(tmp_path)
+    kept.verify(deep=True)
+    assert kept.pairs == again.pairs == replay.pairs[:4]
+    np.testing.assert_array_equal(again.frames(again.pairs[3]), imagined[3])
+    with pytest.raises(RoboAlignError, match="expected at least 8 rollouts, found 4"):
+        again.load(8)
+    new_lesson(Replay(tmp_path, (32, 32), {}), 0, 5)  # a run without a checkpoint begins anew
+    assert len(Benchmark.open(tmp_path).pairs) == 4
+
+
 def test_the_student_that_was_taught_is_exported(whole: Path, benchmark: Path) -> None:
     files = {path.name for path in (whole / "model" / "reward").iterdir()}
     assert files == {"config.json", "reward.safetensors", "provenance.json"}
@@ -286,7 +325,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     """Also where a lesson after the newest checkpoint had been given, and its rollouts were on disk."""
     run = tmp_path / "run"
     draw = GrpoStage._draw
-    for after, rollouts in ((0, 8), (2, 16)):
+    for after, count in ((0, 8), (2, 16)):
         calls: list[int] = []
 
         def interrupted(self: GrpoStage, calls: list[int] = calls, after: int = after) -> Any:
@@ -300,7 +339,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
             patch.setattr(GrpoStage, "_draw", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 teach(taught(run), Strict())
-        assert len(Benchmark.open(run / "online").pairs) == rollouts
+        assert len(Benchmark.open(run / "online").pairs) == count
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
     teach(taught(run), Strict())
     assert_same_run(run, whole)

@@ -57,14 +57,9 @@ def build_distillation(
         loop: seed, device, clip.
 
     Raises:
-        RoboAlignError: there is no student among the rewards, no benchmark, or they do not fit each other.
+        RoboAlignError: there is no student among the rewards, no benchmark there, or they do not fit each other.
     """
     scorer = _scorer(mixture)
-    if not benchmark:
-        raise RoboAlignError(
-            "benchmark: expected the folder of the student's benchmark for stage.online, found nothing; "
-            "set benchmark=FOLDER"
-        )
     learn = _learn(config.online.learn)
     pairs = RewardData(benchmark, scorer.config.size, learn.judgements, learn.labellers)
     whole = RewardModel.from_pretrained(config.reward_model or str(folder), loop.device, torch.float32)
