@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from toy_benchmark import make_benchmark, toy_model
 from roboalign_core.benchmark import Benchmark, Origin, Split
 from roboalign_core.episodes import AugmentationConfig, StoreSpec
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import read_json
+from roboalign_core.files import read_json, write_json
 from roboalign_core.judge import ServerJudge
 from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.protocol import Judge, Judgement, Video
@@ -28,6 +29,7 @@ from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.rubric import HIGHEST, KEYS, Scores
 from roboalign_core.tensors import load_tensors
+from roboalign_core.training.bundle import _check_order
 from roboalign_core.training.grpo.config import GuardConfig
 from roboalign_core.training.grpo.imagination import Futures, Prompts
 from roboalign_core.training.grpo.online.drift import drift
@@ -240,6 +242,19 @@ def test_the_student_that_was_taught_is_exported(whole: Path, benchmark: Path) -
     about = read_json(whole / "model" / "reward" / "provenance.json")
     assert (about["teacher"], about["lessons"], about["rollouts"], about["steps"]) == ({"scale": 0.2}, 2, 16, 4)
     assert about["benchmark"] == [Benchmark.open(benchmark).info["sha256"]]
+
+
+def test_it_may_take_the_place_of_the_student_at_the_start(whole: Path, student: Path, tmp_path: Path) -> None:
+    """In a bundle, whose later runs overwrite only what they build on."""
+    before, after = tmp_path / "reward", tmp_path / "aligned"
+    shutil.copytree(student, before / "model" / "reward")
+    shutil.copytree(whole / "model", after / "model")
+    identity = read_json(whole / "run.json")["identity"]
+    identity["stage"]["reward_model"] = str(before / "model")
+    write_json(after / "run.json", {"identity": identity})
+    _check_order([before, after])
+    with pytest.raises(RoboAlignError, match=r"both hold reward"):
+        _check_order([after, before])
 
 
 def test_batches_are_mixed_and_held_rollouts_are_not_learned(whole: Path, benchmark: Path, student: Path) -> None:
