@@ -85,6 +85,8 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
 
     overrides = [argument for argument in arguments if "=" in argument or argument.startswith("~")]
     plain = [argument for argument in arguments if argument not in overrides]
+    # A mapping may bring keys of its own, which hydra takes only so; where they make no sense, the dataclass says so.
+    overrides = [f"++{each}" if re.match(r"[\w.]+=\{", each) else each for each in overrides]
     if (plain and verb.positional is None) or len(plain) > 1:
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,14 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise RoboAlignError(f"{path}: expected a whole safetensors file, found: {error}") from error
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits that change with every name and value."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode() + _plain(tensors[name], None).reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

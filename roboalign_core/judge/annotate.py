@@ -16,6 +16,7 @@ from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.episodes.locking import exclusive
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.choose import make_judge
+from roboalign_core.judge.opinions import opinions
 from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.judge.table import Judgements, JudgementTable
@@ -104,18 +105,13 @@ def _selected(benchmark: Benchmark, config: AnnotateConfig) -> list[Pair]:
 
 
 def _judge(benchmark: Benchmark, judge: Judge, pairs: Sequence[Pair], table: JudgementTable) -> list[str]:
-    """Judge and keep; where one has no scores, one by one. Returns why, for each pair without."""
-    videos = [_video(benchmark, pair) for pair in pairs]
-    try:
-        table.add([pair.number for pair in pairs], judge.judge(videos))
-        return []
-    except ReplyError:
-        failures = []
-    for pair, video in zip(pairs, videos, strict=True):  # the others' replies are in the cache
-        try:
-            table.add([pair.number], judge.judge([video]))
-        except ReplyError as error:
-            failures.append(f"pair {pair.number}: {error}")
+    """Judge and keep. Returns why, for each pair without scores."""
+    failures = []
+    for places, found in opinions(judge, [_video(benchmark, pair) for pair in pairs]):
+        if isinstance(found, ReplyError):
+            failures.append(f"pair {pairs[places[0]].number}: {found}")
+        else:
+            table.add([pairs[place].number for place in places], found)
     return failures
 
 

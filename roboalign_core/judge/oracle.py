@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.benchmark.oracles import StateOracle, load_oracle
+from roboalign_core.benchmark.oracles import READ, StateOracle, load_oracle
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.rubric import KEYS, Scores
+from roboalign_core.tensors import digest
 
 
 class OracleJudge(Judge):
@@ -59,9 +61,67 @@ class OracleJudge(Judge):
             )
         if video.frames is not episode.frames and not np.array_equal(video.frames, episode.frames):
             raise RoboAlignError(f"judge oracle: video {place}: expected the frames of its episode, found other frames")
-        if episode.source not in self._oracles:
-            self._oracles[episode.source] = self._load(episode.source)
-        return np.asarray(self._oracles[episode.source].score(episode, video.instruction), np.float32)
+        return np.asarray(self.oracle(episode.source).score(episode, video.instruction), np.float32)
+
+    def oracle(self, source: str) -> StateOracle:
+        """The oracle for episodes of a source.
+
+        Raises:
+            RoboAlignError: there is none, or what it needs is not installed.
+        """
+        if source not in self._oracles:
+            self._oracles[source] = self._load(source)
+        return self._oracles[source]
+
+
+class ProbedJudge(OracleJudge):
+    """The oracles on states that a probe reads from the frames: for imagined videos, which have no other state.
+
+    A video's episode says only which simulator is imagined, and along which actions.
+    """
+
+    def __init__(self, probe: StateProbe, load: Callable[[str], StateOracle] | None = None) -> None:
+        """``probe`` reads the columns that the oracles take; ``load`` as in :class:`OracleJudge`."""
+        super().__init__(load)
+        self._probe = probe
+
+    def describe(self) -> Mapping[str, Any]:
+        """The probe's weights, by their checksum."""
+        return {"oracle": True, "probe": digest(self._probe.network.state_dict())}
+
+    def check(self, source: str, instructions: Iterable[str]) -> None:
+        """Refuse episodes of a source, under instructions, that could not be judged.
+
+        Raises:
+            RoboAlignError: there is no oracle, it does not know an instruction, or the probe lacks a column.
+        """
+        self._columns(source)
+        known = self.oracle(source).instructions
+        unknown = sorted(set(instructions) - set(known))
+        if unknown:
+            raise RoboAlignError(
+                f"judge oracle: {source}: expected instructions among {'; '.join(known)}, found {unknown[0]!r}"
+            )
+
+    def _columns(self, source: str) -> list[int]:
+        names, wanted = self._probe.config.columns, self.oracle(source).columns
+        missing = [column for column in wanted if column not in names]
+        if missing:
+            raise RoboAlignError(
+                f"judge oracle: {source}: expected a probe that reads {missing[0]!r}, found {', '.join(names)}"
+            )
+        return [names.index(column) for column in wanted]
+
+    def _scores(self, place: int, video: Video) -> npt.NDArray[np.float32]:
+        episode = video.episode
+        if episode is None:
+            raise RoboAlignError(
+                f"judge oracle: video {place}: expected an episode, because its source and actions are looked at; "
+                "found frames alone"
+            )
+        states = self._probe.read(video.frames)[:, self._columns(episode.source)]
+        oracle = self.oracle(episode.source)
+        return np.asarray(oracle.score_states(states, episode.actions, video.instruction, READ), np.float32)
 
 
 def _load_oracle(source: str) -> StateOracle:

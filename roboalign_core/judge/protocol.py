@@ -21,8 +21,8 @@ class Video:
     Attributes:
         frames: (T, H, W, 3) uint8, T >= 2; the first one is where the robot started from.
         instruction: what the robot was to do.
-        episode: the recording that the frames are, where there is one. Only a judge that reads the simulator's state
-            looks at it; frames alone do not hold that state.
+        episode: the recording that the frames are, or the imagined episode, where there is one. Only a judge of states
+            looks at it; frames alone do not hold them.
 
     Raises:
         RoboAlignError: frames of another type or shape, or no instruction.

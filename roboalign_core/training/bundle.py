@@ -98,8 +98,8 @@ def _builds_on(run: Path) -> list[Path]:
         return []
     identity = read_json(run / RUN)["identity"]
     start = identity["stage"].get("start", "")
-    model = identity.get("world_model", "")
-    return [Path(path).resolve() for path in (start, Path(model).parent if model else "") if path]
+    models = (identity.get("world_model", ""), identity["stage"].get("reward_model", ""))
+    return [Path(path).resolve() for path in (start, *(Path(model).parent for model in models if model)) if path]
 
 
 def _ancestors(run: Path, builds: Mapping[Path, list[Path]]) -> set[Path]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.clips import Clip, ClipConfig, ClipSampler
+from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.actions import ActionBinner
@@ -122,6 +123,11 @@ class TrainingData:
         """The instruction of each of episodes (B,)."""
         texts = [text for store in self.stores for text in store.instructions]
         return [texts[index] for index in episode.tolist()]
+
+    def specs(self, episode: Tensor) -> list[StoreSpec]:
+        """The spec of the store of each of episodes (B,)."""
+        stores = np.searchsorted(self.first, episode.numpy(), side="right") - 1
+        return [self.stores[index].spec for index in stores.tolist()]
 
     def column(self, name: str, episode: Tensor, step: Tensor) -> Tensor:
         """Rows (B, K) float32 of a per-frame extra."""

@@ -125,6 +125,12 @@ class UpdatesStage(Protocol):
     def results(self) -> Mapping[str, Any]:
         """What ``results.json`` holds beside the last figures."""
 
+    def tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Further tensors that checkpoints hold, by the name of their file: what the stage trains by itself."""
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Inverse of :meth:`tensors`, before :meth:`load_state`."""
+
 
 class Trainer:
     """Runs a stage in a run folder: ``checkpoints/step-N/`` while training, the artefact in ``model/`` at the end.
@@ -237,9 +243,13 @@ class Trainer:
             MODEL: self.stage.module.state_dict(),
             "optimizer": self.optimizer.state(),
             "random": _random_state(self.config.device),
+            **self._further(),
         }
         state = {"step": self.step, "seconds": self.seconds, "identity": self.identity, "stage": self.stage.state()}
         self.checkpoints.save(self.step, tensors, state)
+
+    def _further(self) -> Mapping[str, Mapping[str, Tensor]]:
+        return self.stage.tensors() if isinstance(self.stage, UpdatesStage) else {}
 
     def _resume(self) -> dict[str, float]:
         """Go on at the newest checkpoint, if there is one; returns the figures that were logged last."""
@@ -277,6 +287,8 @@ class Trainer:
         load_into(self.stage.module, load_tensors(folder / f"{MODEL}.safetensors"), str(folder))
         self.optimizer.load_state(load_tensors(folder / "optimizer.safetensors"))
         _set_random_state(load_tensors(folder / "random.safetensors"), self.config.device)
+        if isinstance(self.stage, UpdatesStage):
+            self.stage.load_tensors({name: load_tensors(folder / f"{name}.safetensors") for name in self._further()})
         self.stage.load_state(state["stage"])
         self.step, self.seconds = state["step"], state["seconds"]
 

@@ -147,16 +147,18 @@ class RewardStage:
 
     def export(self, folder: Path) -> None:
         """The student, calibrated on the validation split."""
-        pairs, labels = self.data.pairs[Split.VALIDATION], self.data.labels[Split.VALIDATION]
-        starts = track(range(0, len(pairs), _BATCH), "calibrating")
-        logits = torch.cat([self._evaluate(pairs[start : start + _BATCH]) for start in starts], dim=1)
-        calibration = Calibration.fit(logits, torch.from_numpy(labels))
+        calibration = self.calibrate(np.arange(len(self.data.pairs[Split.VALIDATION])))
         RewardModel(self.model, self.module, calibration).save_pretrained(folder / FOLDER)
+
+    def calibrate(self, rows: NDArray[np.int64], shown: bool = True) -> Calibration:
+        """Of the student as it is, on these pairs of the validation split; ``shown``: with a progress bar."""
+        logits = self._logits_of([self.data.pairs[Split.VALIDATION][row] for row in rows], shown)
+        return Calibration.fit(logits, torch.from_numpy(self.data.labels[Split.VALIDATION][rows]))
 
     # -- batches ----------------------------------------------------------------------------------------------------
 
     def _draw(self) -> NDArray[np.int64]:
-        rows = self.random.integers(0, len(self.pairs), self.config.pairs)
+        rows = self.random.integers(0, len(self.data.pairs[Split.TRAIN]), self.config.pairs)
         if self.groups:
             balanced = self.random.random(self.config.pairs) < self.config.balance_share
             for place in np.flatnonzero(balanced):
@@ -165,7 +167,7 @@ class RewardStage:
 
     def _logits(self, pairs: Sequence[Pair], count: int, augmentation: AugmentationConfig | None) -> Tensor:
         """Logits (heads, B, 6) of videos at ``count`` frames; those with fewer go through the network by themselves."""
-        summaries = [summarise(self.data.videos.frames(pair), count) for pair in pairs]
+        summaries = [summarise(self._frames(pair), count) for pair in pairs]
         ids = torch.stack([self.ids[pair.instruction] for pair in pairs])
         ids = ids[:, : int((ids != 0).any(-1).sum(1).max())]
         lengths = np.array([summary.shape[1] for summary in summaries])
@@ -182,6 +184,9 @@ class RewardStage:
         back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
         return torch.cat(parts, dim=1)[:, back]
 
+    def _frames(self, pair: Pair) -> NDArray[np.uint8]:
+        return self.data.videos.frames(pair)
+
     def _without_words(self, ids: Tensor) -> Tensor:
         """Ids (B, words, ids a word) without the first id, the word's own, of some words."""
         dropped = torch.from_numpy(self.random.random(ids.shape[:2]) < self.config.word_dropout)
@@ -196,6 +201,11 @@ class RewardStage:
         logits = self._evaluate([pairs[row] for row in self.looked])
         labels = torch.from_numpy(self.data.labels[Split.VALIDATION][self.looked])
         return (logits.sigmoid().mean(0) - labels).abs().mean().item()
+
+    def _logits_of(self, pairs: Sequence[Pair], shown: bool) -> Tensor:
+        """Logits (heads, N, 6) of any number of pairs."""
+        starts = track(range(0, len(pairs), _BATCH), "calibrating", disable=not shown)
+        return torch.cat([self._evaluate(pairs[start : start + _BATCH]) for start in starts], dim=1)
 
     @torch.no_grad()
     def _evaluate(self, pairs: Sequence[Pair]) -> Tensor:

@@ -24,6 +24,7 @@ from roboalign_core.training.decoder import DecoderStage, DecoderStageConfig
 from roboalign_core.training.dynamics import DynamicsStage, DynamicsStageConfig
 from roboalign_core.training.grpo.build import build_stage
 from roboalign_core.training.grpo.config import GrpoStageConfig
+from roboalign_core.training.grpo.online.build import build_distillation, make_teacher
 from roboalign_core.training.judge import JudgeStage, JudgeStageConfig
 from roboalign_core.training.loop import LoopConfig, Stage, Trainer, UpdatesStage
 from roboalign_core.training.pairs import PairData
@@ -63,11 +64,13 @@ class TrainConfig:
 
     Attributes:
         data: folders of episode stores; of benchmarks for ``judge``.
-        benchmark: folder of a benchmark, which the stage ``reward`` learns from instead.
+        benchmark: folder of a benchmark, which the stage ``reward`` learns from instead; with ``stage.online.every``,
+            what the student of ``grpo`` goes on learning.
         out: run folder; the same command goes on where it stopped.
         world_model: what the stage builds on: the tokenizer's model folder for ``dynamics``, a world model for
             ``decoder``, ``grpo`` and ``progress``.
         stage: the stage's name and settings (``configs/stage/``).
+        judge: with ``stage.online.every``, the teacher's name and settings (``configs/judge/``).
         model, reward_model, augmentation, loop: see their classes.
     """
 
@@ -76,6 +79,7 @@ class TrainConfig:
     out: str = MISSING
     world_model: str = ""
     stage: Any = MISSING
+    judge: Any = None
     model: ModelConfig = field(default_factory=ModelConfig)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -92,6 +96,9 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
     data = _learned_from(config, name, settings)
     stage = build(config, settings, data)
     kept = {key: value for key, value in asdict(settings).items() if key != "cache"}  # where it lies changes nothing
+    online = getattr(stage, "online", None)
+    if not online:
+        kept.pop("online", None)
     identity = {
         "stage": {"name": name, **kept},
         "model": asdict(config.reward_model if name == "reward" else config.model),
@@ -99,6 +106,7 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
         "loop": {key: value for key, value in loop.items() if key not in ("checkpoint_every", "log_every")},
         "data": data.identity,
         "world_model": config.world_model,
+        **({"online": online.identity} if online else {}),
     }
     trainer: type[Any] = Replica if getattr(stage, "replica", False) else Trainer
     figures = trainer(stage, config.loop, Path(config.out), identity).train()
@@ -108,11 +116,20 @@ def train(config: TrainConfig) -> Mapping[str, Any]:
 
 def _learned_from(config: TrainConfig, name: str, settings: Any) -> TrainingData | RewardData | PairData:
     """Episodes, or the pairs of benchmarks."""
+    online = name == "grpo" and settings.online.every
+    if config.judge is not None and not online:
+        raise RoboAlignError(f"judge: expected none without stage=grpo stage.online.every=N, found {config.judge}")
+    if online and not config.benchmark:
+        raise RoboAlignError(
+            "benchmark: expected the folder of the student's benchmark for stage.online, found nothing; "
+            "set benchmark=FOLDER"
+        )
     if name == "reward":
         return _pairs(config, settings)
-    if config.benchmark:
+    if config.benchmark and not online:
         raise RoboAlignError(
-            f"benchmark: expected nothing, only stage=reward learns from one, found {config.benchmark!r}"
+            "benchmark: expected nothing, only stage=reward learns from one, and stage=grpo with stage.online.every, "
+            f"found {config.benchmark!r}"
         )
     return PairData(config.data) if name == "judge" else TrainingData(config.data, _frame_size(config))
 
@@ -244,7 +261,14 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
 
 
 def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) -> UpdatesStage:
-    return build_stage(settings, _needed(config, "a trained world model"), data, config.augmentation, config.loop)
+    folder, run = _needed(config, "a trained world model"), Path(config.out)
+    stage = build_stage(settings, folder, data, config.augmentation, config.loop)
+    if settings.online.every:
+        teacher = make_teacher(settings, folder, run, data, config.judge)
+        stage.online = build_distillation(
+            settings, folder, run, data, stage.reward, teacher, config.benchmark, config.augmentation, config.loop
+        )
+    return stage
 
 
 def _reward(config: TrainConfig, settings: RewardStageConfig, data: RewardData) -> Stage:

@@ -25,6 +25,7 @@ out: null
 count: 3
 rate: 0.5
 names: [a, b]
+extra: {}
 loop:
   seed: 7
 """
@@ -43,6 +44,7 @@ class ToyConfig:
     rate: float = 0.0
     names: list[str] = field(default_factory=list)
     loop: ToyLoop = field(default_factory=ToyLoop)
+    extra: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.count < 0:
@@ -147,6 +149,16 @@ def test_defaults_come_from_the_yaml_and_arguments_override_them(toy: list[ToyCo
     assert cli.main(["toy", "src=here", "loop.seed=9"]) == 0
     assert toy[1].src == "here"
     assert toy[1].loop.seed == 9
+
+
+def test_a_mapping_may_bring_keys_of_its_own_but_none_that_make_no_sense(
+    toy: list[ToyConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["toy", "src=here", "extra={weight: 2.5}", "loop={seed: 9}"]) == 0
+    assert toy[0].extra == {"weight": 2.5}
+    assert toy[0].loop.seed == 9
+    assert cli.main(["toy", "src=here", "loop={sed: 9}"]) == 2
+    assert "loop.sed: there is no such setting" in capsys.readouterr().err
 
 
 def test_results_are_shown_and_kept_with_their_origin(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from judge_support import INSTRUCTION, toy_episode
 
 import roboalign_core
+from roboalign_core.benchmark.oracles import READ, Tolerance
 from roboalign_core.episodes import Episode
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.probe import ProbeConfig, ProbeNetwork, StateProbe
 from roboalign_core.judge import Judgement, OracleJudge, Video, make_judge
 from roboalign_core.judge.choose import judge_settings
+from roboalign_core.judge.oracle import ProbedJudge
 from roboalign_core.rubric import Scores
 
 FRAMES = np.zeros((4, 8, 8, 3), np.uint8)
@@ -81,6 +85,57 @@ def test_the_oracle_sees_no_state_in_frames() -> None:
         judge.score([episode.frames], ["go"])
     with pytest.raises(RoboAlignError, match="video 0: expected the frames of its episode, found other frames"):
         judge.judge([Video(episode.frames[::-1].copy(), "go", episode)])
+
+
+class Far:
+    """What it scores is how far x came; it is told what it was given."""
+
+    columns, instructions = ("x", "y"), ("go left", "go right")
+
+    def __init__(self) -> None:
+        self.given: list[tuple[np.ndarray, np.ndarray, str, Tolerance]] = []
+
+    def score_states(
+        self, states: np.ndarray, actions: np.ndarray, instruction: str, tolerance: Tolerance
+    ) -> np.ndarray:
+        self.given.append((states, actions, instruction, tolerance))
+        return np.array([3, 2, 1, 1, float(states[-1, 0] > states[0, 0]), 2], np.float32)
+
+
+def probe(seed: int = 0) -> StateProbe:
+    """Reads something from frames, in columns of another order than the oracle's."""
+    torch.manual_seed(seed)
+    config = ProbeConfig(["z", "y", "x"], [0.0] * 3, [1.0] * 3, 16, 16, 8)
+    return StateProbe(config, ProbeNetwork(config))
+
+
+def test_the_oracle_on_what_a_probe_reads() -> None:
+    oracle, reader, episodes = Far(), probe(), [toy_episode(0), toy_episode(1)]
+    judge = ProbedJudge(reader, lambda source: oracle)  # type: ignore[arg-type,return-value]
+    found = judge.judge([Video(episode.frames, "go left", episode) for episode in episodes])
+    for (states, actions, instruction, tolerance), episode, row in zip(
+        oracle.given, episodes, found.scores.raw, strict=True
+    ):
+        np.testing.assert_array_equal(states, reader.read(episode.frames)[:, [2, 1]])
+        assert actions is episode.actions
+        assert (instruction, tolerance) == ("go left", READ)
+        assert row[4] == (states[-1, 0] > states[0, 0])
+    assert judge.describe() == ProbedJudge(probe()).describe() != ProbedJudge(probe(1)).describe()
+    with pytest.raises(RoboAlignError, match=r"video 0: expected an episode.*found frames alone"):
+        judge.score([episodes[0].frames], ["go left"])
+
+
+def test_what_an_oracle_could_not_judge_is_found_before_it_is_asked() -> None:
+    judge = ProbedJudge(probe(), lambda source: Far())  # type: ignore[arg-type,return-value]
+    judge.check("toy", ["go left", "go left"])
+    with pytest.raises(RoboAlignError, match="toy: expected instructions among go left; go right, found 'dance'"):
+        judge.check("toy", ["go left", "dance"])
+    blind = probe()
+    blind.config.columns[2] = "w"
+    with pytest.raises(RoboAlignError, match="toy: expected a probe that reads 'x', found z, y, w"):
+        ProbedJudge(blind, lambda source: Far()).check("toy", ["go left"])  # type: ignore[arg-type,return-value]
+    with pytest.raises(RoboAlignError, match="expected an oracle for episodes of 'toy', found none installed"):
+        ProbedJudge(probe()).check("toy", ["go left"])
 
 
 def test_as_many_instructions_as_videos() -> None:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.dynamics import BalanceConfig
+from roboalign_core.training.grpo.online.config import OnlineConfig
 from roboalign_core.world_model.rollout import Order
 
 Keep = Literal["best", "last"]
@@ -85,7 +86,7 @@ class GrpoStageConfig:
         epochs: times that they are gone through.
         micro: windows whose gradients are computed at once.
         balance: draw windows in which something other than the robot moves more often.
-        validation, guard: see their classes.
+        validation, guard, online: see their classes.
     """
 
     prompts: int = 16
@@ -105,6 +106,7 @@ class GrpoStageConfig:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
 
     def __post_init__(self) -> None:
         for name in ("prompts", "frames", "updates", "epochs", "micro"):
@@ -123,6 +125,11 @@ class GrpoStageConfig:
         if not 0 <= self.divergence_weight < math.inf:
             raise RoboAlignError(
                 f"stage.divergence_weight: expected a number of 0 or more, found {self.divergence_weight}"
+            )
+        if self.online.every and self.online.rollouts > self.prompts * self.group:
+            raise RoboAlignError(
+                f"stage.online.rollouts: expected at most {self.prompts * self.group} (prompts x group), "
+                f"found {self.online.rollouts}"
             )
         if not self.rewards:
             raise RoboAlignError("stage.rewards: expected at least one name, found none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from roboalign_core.episodes import StoreSpec
 from roboalign_core.training.data import StoreSampler, TrainingData
 from roboalign_core.training.grpo.policy import Groups
 from roboalign_core.training.grpo.rewards import Frames
@@ -27,17 +28,19 @@ class Prompts:
         frames: (P, T + 1, H, W, 3) uint8.
         actions: (P, T, A) float32; ``actions[:, t]`` leads from frame t to frame t + 1.
         instructions: P sentences.
+        specs: of the stores that they were recorded in; none where that is unknown.
     """
 
     frames: Tensor
     actions: Tensor
     instructions: list[str]
+    specs: list[StoreSpec] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, rows: slice) -> Prompts:
-        return Prompts(self.frames[rows], self.actions[rows], self.instructions[rows])
+        return Prompts(self.frames[rows], self.actions[rows], self.instructions[rows], self.specs[rows])
 
 
 class PromptSampler:
@@ -50,7 +53,8 @@ class PromptSampler:
     def draw(self, count: int) -> Prompts:
         """``count`` prompts."""
         clip = self._sampler.sample(count)
-        return Prompts(clip.frames, clip.actions[:, :-1], self._data.instructions(clip.episode))
+        told, specs = self._data.instructions(clip.episode), self._data.specs(clip.episode)
+        return Prompts(clip.frames, clip.actions[:, :-1], told, specs)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON state of all draws."""

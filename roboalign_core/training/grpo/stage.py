@@ -19,6 +19,7 @@ from roboalign_core.training.dynamics import for_inference
 from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.imagination import Futures, PromptSampler, TokenCost, imagine
 from roboalign_core.training.grpo.objective import advantages, objective, ties
+from roboalign_core.training.grpo.online.distillation import Distillation
 from roboalign_core.training.grpo.policy import Groups, log_probs
 from roboalign_core.training.grpo.rewards import Array, Mixture
 from roboalign_core.training.grpo.watch import Guard, Validation
@@ -72,12 +73,14 @@ class GrpoStage:
         """``world_model`` codes and draws frames; ``policy`` learns, in float32, ``reference`` stays.
 
         ``on_batch``, where it is set, is called with what was imagined and its scores every ``on_batch_every`` steps.
+        ``online``, where it is set, teaches the student among the rewards, every ``config.online.every`` steps.
         """
         self.config, self.world_model, self.prompts = config, world_model, prompts
         self.module, self.reference = Weights(policy), reference.requires_grad_(False)
         self.reward, self.validation, self.guard = reward, validation, Guard(config.guard)
         self.on_batch: Hook | None = None
         self.on_batch_every = 1
+        self.online: Distillation | None = None
         self.steps = 0
         self._order = cast(Order, config.order)
         self._validated: dict[str, float] = {}  # of the newest weights that were judged
@@ -141,6 +144,8 @@ class GrpoStage:
         total = self.reward.total(scores)
         if self.on_batch is not None and self.steps % self.on_batch_every == 0:
             self.on_batch(futures, scores)
+        if self.online is not None and self.steps % self.config.online.every == 0:
+            self.online.lesson(self.steps, futures, scores, self.guard)
         rewards = torch.from_numpy(total).unflatten(0, (config.prompts, config.group))
         self._note(futures, scores, rewards)
         drawn_by = copy.deepcopy(self.module.policy).requires_grad_(False)
@@ -196,7 +201,7 @@ class GrpoStage:
     def figures(self) -> Mapping[str, float]:
         """Of the last step; those of the validation are of the newest one."""
         held_out = {f"held_out_{name}": value for name, value in self._validated.items()}
-        return {**self._figures, **held_out}
+        return {**self._figures, **held_out, **(self.online.figures() if self.online else {})}
 
     def images(self) -> Mapping[str, NDArray[np.uint8]]:
         """Of the last step's first window: what was recorded, and the futures scored best and worst, (3·H, …, 3)."""
@@ -224,6 +229,7 @@ class GrpoStage:
             "validated": self._validated,
             "judged": self._judged,
             "figures": self._figures,
+            **({"online": self.online.state()} if self.online else {}),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -232,6 +238,17 @@ class GrpoStage:
         self.guard.load_state(state["guard"])
         self.steps = state["steps"]
         self._validated, self._judged, self._figures = state["validated"], state["judged"], state["figures"]
+        if self.online:
+            self.online.load_state(state["online"])
+
+    def tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Of the student, where it learns."""
+        return self.online.tensors() if self.online else {}
+
+    def load_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Inverse of :meth:`tensors`."""
+        if self.online:
+            self.online.load_tensors(tensors)
 
     def export(self, folder: Path) -> None:
         """The whole world model, with the best weights or the last ones."""
@@ -247,3 +264,5 @@ class GrpoStage:
             )
         dynamics = self.module.best if best else self.module.policy
         WorldModel(self.world_model.config, self.world_model.tokenizer, dynamics).save_pretrained(folder)
+        if self.online:
+            self.online.export(folder)

@@ -46,10 +46,14 @@ class Guard:
     def watch(self, step: int, divergence: float, repetition: float) -> None:
         """Take the figures of a step in; sets ``stopped`` to the reason where it was one too many."""
         for name, value in (("divergence", divergence), ("repetition", repetition)):
-            limit = getattr(self.config, name)
-            self._alarms[name] = 0 if value <= limit else self._alarms[name] + 1
-            if self._alarms[name] >= self.config.patience and not self.stopped:
-                self.stopped = f"{name} {value:.3g} above {limit:g} at step {step}"
+            self.check(step, name, value, getattr(self.config, name), self.config.patience)
+
+    def check(self, step: int, name: str, value: float, limit: float, patience: int) -> int:
+        """Take one figure in, as :meth:`watch`; returns how often in a row it was beyond its limit by now."""
+        self._alarms[name] = 0 if value <= limit else self._alarms.get(name, 0) + 1
+        if self._alarms[name] >= patience and not self.stopped:
+            self.stopped = f"{name} {value:.3g} above {limit:g} at step {step}"
+        return self._alarms[name]
 
     def state(self) -> dict[str, Any]:
         """JSON state."""
