@@ -107,3 +107,15 @@ def load_oracle(source: str) -> StateOracle | None:
     except ImportError as error:
         raise RoboAlignError(f"oracle {source!r}: could not be loaded: {error}; see `roboalign doctor`") from error
     return oracle
+
+
+def require_oracle(source: str) -> StateOracle:
+    """As :func:`load_oracle`.
+
+    Raises:
+        RoboAlignError: nobody brings one, or what it needs is not installed.
+    """
+    oracle = load_oracle(source)
+    if oracle is None:
+        raise RoboAlignError(f"oracle: expected one for episodes of {source!r} (entry points {GROUP}), found none")
+    return oracle

@@ -15,7 +15,7 @@ from roboalign_core.bundled import resolve_model
 from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.alignment_config import JUDGES, AlignmentStudyConfig
 from roboalign_core.evaluation.alignment_figures import Compared, figures_of, headline_total
-from roboalign_core.evaluation.alignment_judges import Jury, OracleJudge, Verdict, check_independent, make_reward
+from roboalign_core.evaluation.alignment_judges import Jury, Verdict, check_independent, make_reward, oracle_judge
 from roboalign_core.evaluation.alignment_report import report_sections
 from roboalign_core.evaluation.held_out import HeldOut, load_held_out
 from roboalign_core.evaluation.measures import Frames, Measures
@@ -111,7 +111,7 @@ def _prepare(config: AlignmentStudyConfig, geometry: WorldModelConfig) -> _Trial
     masks(held_out, config.regions)
     probe = config.probe or config.models[config.reference][0]
     rewards = {
-        variant: make_reward(variant, names, config.weights_of(variant), probe, config.device)
+        variant: make_reward(variant, names, config.weights_of(variant), probe, held_out.source, config.device)
         for variant, names in config.rewards.items()
     }
     jury = _jury(config, held_out, geometry, missing)
@@ -145,7 +145,7 @@ def _jury(config: AlignmentStudyConfig, held_out: HeldOut, geometry: WorldModelC
         config.horizons,
         geometry.tokenizer.still_threshold if "repetition" in asked else None,
         probe,
-        OracleJudge(held_out, probe, config.noise) if probe is not None and "oracle" in asked else None,
+        oracle_judge(held_out, probe, config.noise) if probe is not None and "oracle" in asked else None,
         [RewardModel.from_pretrained(name, config.device) for name in config.students],
         *(name in asked for name in ("pixels", "regions", "positions")),
     )

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from roboalign_core.benchmark.oracles import StateOracle, Tolerance, load_oracle
+from roboalign_core.benchmark.oracles import Tolerance, require_oracle
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import HeldOut
 from roboalign_core.evaluation.measures import Frames, Measures, repeats
 from roboalign_core.evaluation.positions import Array, read_states
 from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.evaluation.probed import ProbedOracle
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.rubric import KEYS, Scores
-from roboalign_core.training.grpo.judges import PositionReward, StudentReward
+from roboalign_core.training.grpo.judges import OracleReward, PositionReward, StudentReward
 from roboalign_core.training.grpo.rewards import FRAME_REWARDS, Mixture, Reward, perceptual_reward
 
 MADE_OF = {
@@ -27,6 +27,7 @@ MADE_OF = {
     "ssim": ("ssim",),
     "lpips": ("lpips", "lpips_random"),
     "positions": ("effector_error_cm", "moved_object_error_cm", "state_error_cm", "oracle_total"),
+    **{f"oracle_{key}": ("oracle_total",) for key in KEYS},
 }
 """Figures that say little of a model trained on a reward, because the reward is made of the same."""
 
@@ -72,51 +73,24 @@ class Verdict:
         )
 
 
-class OracleJudge:
-    """A simulator's rules, on states that the probe reads from frames."""
+def oracle_judge(held_out: HeldOut, probe: StateProbe, noise: float) -> ProbedOracle:
+    """The rules of the episodes' simulator, on states that the probe reads; ``noise`` is how well it does, metres.
 
-    def __init__(self, held_out: HeldOut, probe: StateProbe, noise: float) -> None:
-        """``noise`` is how well the probe reads, metres.
-
-        Raises:
-            RoboAlignError: nobody brings an oracle for these episodes, it cannot judge an instruction of theirs, or the
-                probe does not read what it needs.
-        """
-        oracle = load_oracle(held_out.source)
-        if oracle is None:
-            raise RoboAlignError(
-                f"study.judges: oracle: expected one for episodes of {held_out.source!r} (entry points "
-                "roboalign.oracles), found none; leave oracle out of study.judges to go without"
-            )
-        unknown = [text for text in held_out.instructions if text not in oracle.instructions]
-        if unknown:
-            raise RoboAlignError(
-                f"study.data: expected instructions that the oracle of {held_out.source!r} knows, found {unknown[0]!r}"
-            )
-        names = probe.config.columns
-        if absent := [column for column in oracle.columns if column not in names]:
-            raise RoboAlignError(
-                f"study.probe: expected one that reads {absent[0]!r}, as the oracle of {held_out.source!r} needs, "
-                f"found {', '.join(names)}"
-            )
-        self._oracle: StateOracle = oracle
-        self._columns = [names.index(column) for column in oracle.columns]
-        self._tolerance = Tolerance(noise)
-
-    def score(self, states: Array, frames: Frames, actions: NDArray[np.float32], instructions: Sequence[str]) -> Scores:
-        """The scores of N futures.
-
-        Args:
-            states: (N, T + 1, K) as the probe reads them.
-            frames: (N, T + 1, H, W, 3) uint8, which show the things or do not.
-            actions: (N, T, A).
-            instructions: N.
-        """
-        rows = []
-        for each, video, commands, text in zip(states, frames, actions, instructions, strict=True):
-            seen = self._oracle.as_seen(each[:, self._columns], video)
-            rows.append(self._oracle.score_states(seen, commands, text, self._tolerance))
-        return Scores(np.stack(rows))
+    Raises:
+        RoboAlignError: nobody brings an oracle for these episodes, it cannot judge an instruction of theirs, or the
+            probe does not read what it needs.
+    """
+    try:
+        oracle = require_oracle(held_out.source)
+        probed = ProbedOracle(oracle, probe, Tolerance(noise))
+    except RoboAlignError as error:
+        raise RoboAlignError(f"study.judges: {error}; leave oracle out of study.judges to go without") from error
+    unknown = [text for text in held_out.instructions if text not in oracle.instructions]
+    if unknown:
+        raise RoboAlignError(
+            f"study.data: expected instructions that the oracle of {held_out.source!r} knows, found {unknown[0]!r}"
+        )
+    return probed
 
 
 @dataclass(frozen=True)
@@ -134,7 +108,7 @@ class Jury:
     horizons: Sequence[int]
     threshold: float | None
     probe: StateProbe | None
-    oracle: OracleJudge | None
+    oracle: ProbedOracle | None
     students: Sequence[RewardModel]
     pixels: bool
     regions: bool
@@ -164,7 +138,8 @@ class Jury:
         cut, actions, told = imagined[:, : horizon + 1], data.actions[:, :horizon], data.instructions
         found: dict[str, Array] = {}
         if self.oracle is not None and states is not None:
-            found |= _named("oracle", self.oracle.score(states[:, : horizon + 1], cut, actions, told))
+            rows = zip(states[:, : horizon + 1], cut, actions, told, strict=True)
+            found |= _named("oracle", Scores(np.stack([self.oracle.score_read(*row) for row in rows])))
         for number, student in enumerate(self.students, 1):
             found |= _named(f"student_{number}", student.score(cut, told))
         if self.students:
@@ -176,7 +151,7 @@ class Jury:
 
 
 def make_reward(
-    who: str, names: Sequence[str], weights: Mapping[str, float], probe: str, device: str | torch.device
+    who: str, names: Sequence[str], weights: Mapping[str, float], probe: str, source: str, device: str | torch.device
 ) -> Mixture:
     """A variant's training reward: names of :data:`stage.rewards <roboalign_core.training.grpo.build.REWARDS>` and
     folders of reward models.
@@ -193,11 +168,13 @@ def make_reward(
             rewards.append(perceptual_reward(str(device)))
         elif name == "positions":
             rewards.append(PositionReward(StateProbe.from_pretrained(probe)))
+        elif name == "oracle":
+            rewards.append(OracleReward(ProbedOracle(require_oracle(source), StateProbe.from_pretrained(probe))))
         else:
             try:
                 rewards.append(StudentReward(RewardModel.from_pretrained(name, device)))
             except RoboAlignError as error:
-                known = ", ".join([*FRAME_REWARDS, "lpips", "positions"])
+                known = ", ".join([*FRAME_REWARDS, "lpips", "positions", "oracle"])
                 raise RoboAlignError(
                     f"study.training_reward.{who}: expected some of {known}, or a reward model: {error}"
                 ) from error

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from roboalign_core.benchmark.oracles import READ, StateOracle, load_oracle
+from roboalign_core.benchmark.oracles import StateOracle, require_oracle
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.evaluation.probed import ProbedOracle
 from roboalign_core.judge.protocol import Judge, Judgement, Video
 from roboalign_core.rubric import KEYS, Scores
 from roboalign_core.tensors import digest
@@ -29,7 +30,7 @@ class OracleJudge(Judge):
         Args:
             load: the oracle of a source; by default those that installed packages bring.
         """
-        self._load = load or _load_oracle
+        self._load = load or require_oracle
         self._oracles: dict[str, StateOracle] = {}
 
     @property
@@ -95,22 +96,15 @@ class ProbedJudge(OracleJudge):
         Raises:
             RoboAlignError: there is no oracle, it does not know an instruction, or the probe lacks a column.
         """
-        self._columns(source)
-        known = self.oracle(source).instructions
+        known = self._probed(source).oracle.instructions
         unknown = sorted(set(instructions) - set(known))
         if unknown:
             raise RoboAlignError(
                 f"judge oracle: {source}: expected instructions among {'; '.join(known)}, found {unknown[0]!r}"
             )
 
-    def _columns(self, source: str) -> list[int]:
-        names, wanted = self._probe.config.columns, self.oracle(source).columns
-        missing = [column for column in wanted if column not in names]
-        if missing:
-            raise RoboAlignError(
-                f"judge oracle: {source}: expected a probe that reads {missing[0]!r}, found {', '.join(names)}"
-            )
-        return [names.index(column) for column in wanted]
+    def _probed(self, source: str) -> ProbedOracle:
+        return ProbedOracle(self.oracle(source), self._probe)
 
     def _scores(self, place: int, video: Video) -> npt.NDArray[np.float32]:
         episode = video.episode
@@ -119,13 +113,4 @@ class ProbedJudge(OracleJudge):
                 f"judge oracle: video {place}: expected an episode, because its source and actions are looked at; "
                 "found frames alone"
             )
-        states = self._probe.read(video.frames)[:, self._columns(episode.source)]
-        oracle = self.oracle(episode.source)
-        return np.asarray(oracle.score_states(states, episode.actions, video.instruction, READ), np.float32)
-
-
-def _load_oracle(source: str) -> StateOracle:
-    oracle = load_oracle(source)
-    if oracle is None:
-        raise RoboAlignError(f"judge oracle: expected an oracle for episodes of {source!r}, found none installed")
-    return oracle
+        return self._probed(episode.source).score(video.frames, episode.actions, video.instruction)

@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from toy_benchmark import toy_model
 from toy_world import INSTRUCTIONS, make_store, save_world_model
 
+from roboalign_core.benchmark import oracles as benchmark_oracles
 from roboalign_core.benchmark.oracles import Tolerance
 from roboalign_core.cli import compose
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.evaluation import alignment, alignment_judges
+from roboalign_core.evaluation import alignment
 from roboalign_core.evaluation.alignment import study
 from roboalign_core.evaluation.alignment_config import AlignmentStudyConfig
 from roboalign_core.evaluation.alignment_report import report_sections
@@ -89,7 +90,7 @@ def save_probe(folder: Path, store: Path) -> None:
 def judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy's oracle. LPIPS stays out for speed, and so do plots and videos but where a test looks at them."""
     oracles = {"toy": ToyOracle()}
-    monkeypatch.setattr(alignment_judges, "load_oracle", oracles.get)
+    monkeypatch.setattr(benchmark_oracles, "load_oracle", oracles.get)
     monkeypatch.setattr(alignment, "load_perceptual", lambda: (None, "too slow here"))
     monkeypatch.setattr(alignment, "report_sections", lambda *_: [])
 
@@ -278,7 +279,7 @@ def test_what_does_not_fit_together_is_refused(folder: Path, tmp_path: Path, mon
     ):
         with pytest.raises(RoboAlignError, match=said):
             study(settings(folder, models, **changes), str(out))
-    monkeypatch.setattr(alignment_judges, "load_oracle", {}.get)
+    monkeypatch.setattr(benchmark_oracles, "load_oracle", {}.get)
     with pytest.raises(RoboAlignError, match=r"oracle: expected one for episodes of 'toy' .*found none"):
         study(settings(folder, models), str(out))
     assert not out.exists()
@@ -290,7 +291,7 @@ def test_an_oracle_that_cannot_judge_these_episodes_is_refused(
     config = settings(folder, {"sft": [0], "aligned": [1]})
     for name, value, said in (
         ("instructions", ("go left",), r"study\.data: expected instructions .*found 'go right'"),
-        ("columns", ("x", "z"), r"study\.probe: expected one that reads 'z'"),
+        ("columns", ("x", "z"), r"study\.judges: oracle of 'toy': expected a probe that reads 'z'"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(ToyOracle, name, value)

@@ -73,7 +73,7 @@ def test_the_oracle_of_an_episode_s_source_is_asked_once() -> None:
 
 
 def test_a_source_without_an_oracle_is_refused() -> None:
-    with pytest.raises(RoboAlignError, match="expected an oracle for episodes of 'toy', found none installed"):
+    with pytest.raises(RoboAlignError, match="expected one for episodes of 'toy' .*found none"):
         OracleJudge().judge([Video.of(toy_episode(0))])
 
 
@@ -90,10 +90,14 @@ def test_the_oracle_sees_no_state_in_frames() -> None:
 class Far:
     """What it scores is how far x came; it is told what it was given."""
 
-    columns, instructions = ("x", "y"), ("go left", "go right")
+    source, columns, instructions = "toy", ("x", "y"), ("go left", "go right")
 
     def __init__(self) -> None:
         self.given: list[tuple[np.ndarray, np.ndarray, str, Tolerance]] = []
+
+    def as_seen(self, states: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        assert len(states) == len(frames)
+        return states
 
     def score_states(
         self, states: np.ndarray, actions: np.ndarray, instruction: str, tolerance: Tolerance
@@ -132,9 +136,9 @@ def test_what_an_oracle_could_not_judge_is_found_before_it_is_asked() -> None:
         judge.check("toy", ["go left", "dance"])
     blind = probe()
     blind.config.columns[2] = "w"
-    with pytest.raises(RoboAlignError, match="toy: expected a probe that reads 'x', found z, y, w"):
+    with pytest.raises(RoboAlignError, match="oracle of 'toy': expected a probe that reads 'x', found z, y, w"):
         ProbedJudge(blind, lambda source: Far()).check("toy", ["go left"])  # type: ignore[arg-type,return-value]
-    with pytest.raises(RoboAlignError, match="expected an oracle for episodes of 'toy', found none installed"):
+    with pytest.raises(RoboAlignError, match="expected one for episodes of 'toy' .*found none"):
         ProbedJudge(probe()).check("toy", ["go left"])
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from roboalign_core.benchmark.oracles import READ, Tolerance
 from roboalign_core.errors import MissingExtraError, RoboAlignError
 from roboalign_core.evaluation.metrics import psnr, ssim
 from roboalign_core.evaluation.probe import ProbeConfig, ProbeNetwork, StateProbe
+from roboalign_core.evaluation.probed import ProbedOracle
 from roboalign_core.rubric import KEYS, Scores
+from roboalign_core.training.grpo.build import World
+from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.judges import OracleReward, PositionReward, StudentReward
 from roboalign_core.training.grpo.rewards import FRAME_REWARDS, Mixture, perceptual_reward
 
@@ -148,27 +153,54 @@ def probe() -> StateProbe:
     return StateProbe(config, ProbeNetwork(config))
 
 
-def test_an_oracle_scores_the_states_that_are_read(probe: StateProbe) -> None:
-    seen = []
+class Rules:
+    """Scores where z ends and what was commanded; it is told what it was given."""
 
-    def score(states: Any, actions: Any, instruction: str) -> np.ndarray:
-        seen.append((states, actions, instruction))
-        return np.array([states[-1, 0], actions[0, 1]])
+    source, columns, instructions = "toy", ("z", "x"), ()
 
-    reward = OracleReward(probe, ["z", "x"], score, names=("place", "push"))
-    found = Mixture([reward], {})(*GIVEN)
-    states = probe.read(IMAGINED.reshape(-1, 32, 32, 3)).reshape(N, T + 1, 3)
-    np.testing.assert_allclose(found["place"], states[:, -1, 2], rtol=1e-6)
-    np.testing.assert_allclose(found["push"], ACTIONS[:, 0, 1])
-    np.testing.assert_allclose(seen[1][0], states[1][:, [2, 0]], rtol=1e-6)
-    assert [each[2] for each in seen] == INSTRUCTIONS
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, ...]] = []
+
+    def as_seen(self, states: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        self.given.append((states, frames))
+        return np.where(frames.any(axis=(1, 2, 3))[:, None], states, np.nan)
+
+    def score_states(
+        self, states: np.ndarray, actions: np.ndarray, instruction: str, tolerance: Tolerance
+    ) -> np.ndarray:
+        self.given[-1] += (actions, instruction, tolerance)
+        return np.array([np.isnan(states).any(), states[0, 1] > 0, 1, 1, 0, 2], np.float32)
+
+
+def test_an_oracle_scores_what_is_read_and_seen(probe: StateProbe) -> None:
+    rules = Rules()
+    imagined = IMAGINED.copy()
+    imagined[0, -1] = 0
+    reward = OracleReward(ProbedOracle(rules, probe))  # type: ignore[arg-type]
+    found = Mixture([reward], {})(imagined, *GIVEN[1:])
+    states = probe.read(imagined.reshape(-1, 32, 32, 3)).reshape(N, T + 1, 3)
+    assert reward.names == tuple(f"oracle_{key}" for key in KEYS)
+    assert found["oracle_instruction_following"].tolist() == [1] + [0] * (N - 1)
+    np.testing.assert_array_equal(found["oracle_manipulation_success"], states[:, 0, 0] > 0)
+    for number, (read, frames, actions, instruction, tolerance) in enumerate(rules.given):
+        np.testing.assert_allclose(read, states[number][:, [2, 0]], rtol=1e-5)
+        np.testing.assert_array_equal(frames, imagined[number])
+        np.testing.assert_array_equal(actions, ACTIONS[number])
+        assert (instruction, tolerance) == (INSTRUCTIONS[number], READ)
 
 
 def test_an_oracle_that_does_not_fit_is_refused(probe: StateProbe) -> None:
-    with pytest.raises(RoboAlignError, match="expected a probe that reads 'w', found x, y, z"):
-        OracleReward(probe, ["x", "w"], lambda *_: np.zeros(6))
-    with pytest.raises(RoboAlignError, match=r"oracle: expected 6 scores a future \(.*\), found shape \(2,\)"):
-        OracleReward(probe, ["x"], lambda *_: np.zeros(2))(*GIVEN)
+    rules = Rules()
+    rules.columns = ("x", "w")
+    with pytest.raises(RoboAlignError, match="oracle of 'toy': expected a probe that reads 'w', found x, y, z"):
+        ProbedOracle(rules, probe)  # type: ignore[arg-type]
+
+
+def test_an_oracle_is_for_recordings_of_one_known_source() -> None:
+    for sources, message in ((["toy"], "oracle: expected one for episodes of 'toy'"), (["a", "b"], "of one source")):
+        world = World(GrpoStageConfig(rewards=["oracle"]), Path("none"), "cpu", sources)
+        with pytest.raises(RoboAlignError, match=message):
+            world.oracle()
 
 
 def test_positions_are_held_against_the_recorded_ones(probe: StateProbe) -> None:

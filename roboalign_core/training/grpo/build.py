@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from roboalign_core.benchmark.oracles import require_oracle
 from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.episodes.clips import split_episodes
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.evaluation.probed import ProbedOracle
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.decoder import DECODER
 from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.imagination import Prompts, PromptSampler
-from roboalign_core.training.grpo.judges import PositionReward, StudentReward, load_student
+from roboalign_core.training.grpo.judges import OracleReward, PositionReward, StudentReward, load_student
 from roboalign_core.training.grpo.rewards import FRAME_REWARDS, Mixture, Reward, perceptual_reward
 from roboalign_core.training.grpo.stage import GrpoStage
 from roboalign_core.training.grpo.watch import Validation
@@ -47,8 +49,9 @@ def build_stage(
     _check_fit(config, model, data, str(folder))
     policy = trainable(WorldModel.from_pretrained(folder, loop.device, torch.float32))
     reference = _reference(config, folder, model, loop.device)
-    mixture = reward or _mixture(config, config.rewards, config.weights or {}, folder, loop.device)
-    score = _mixture(config, [config.validation.score], {}, folder, loop.device)
+    world = World(config, folder, loop.device, [store.spec.source for store in data.stores])
+    mixture = reward or _mixture(world, config.rewards, config.weights or {})
+    score = _mixture(world, [config.validation.score], {})
     if set(score.names) & set(mixture.names):
         raise RoboAlignError(
             f"stage.validation.score: expected none of the training's rewards ({', '.join(mixture.names)}), "
@@ -106,13 +109,11 @@ def _actions(model: WorldModel) -> tuple[list[float], list[float]]:
     return model.config.action_low, model.config.action_high
 
 
-def _mixture(
-    config: GrpoStageConfig, names: Sequence[str], weights: Mapping[str, float], folder: Path, device: str
-) -> Mixture:
+def _mixture(world: World, names: Sequence[str], weights: Mapping[str, float]) -> Mixture:
     unknown = [name for name in names if name not in REWARDS]
     if unknown:
         raise RoboAlignError(f"stage.rewards: expected names among {', '.join(REWARDS)}, found {unknown[0]!r}")
-    return Mixture([REWARDS[name](config, folder, device) for name in names], weights)
+    return Mixture([REWARDS[name](world) for name in names], weights)
 
 
 def _windows(
@@ -134,14 +135,43 @@ def _windows(
     return PromptSampler(data, sampler), PromptSampler(source, fixed).draw(judged.windows)
 
 
-def _frame_reward(name: str) -> Callable[[GrpoStageConfig, Path, str], Reward]:
-    return lambda config, folder, device: FRAME_REWARDS[name]()
+@dataclass(frozen=True)
+class World:
+    """What a reward may be made from.
+
+    Attributes:
+        config: of the stage.
+        folder: the world model that training starts from.
+        device: where rewards are computed.
+        sources: of the recordings.
+    """
+
+    config: GrpoStageConfig
+    folder: Path
+    device: str
+    sources: Sequence[str]
+
+    def probe(self) -> StateProbe:
+        """The state probe that the stage names."""
+        return StateProbe.from_pretrained(self.config.probe or self.folder)
+
+    def oracle(self) -> ProbedOracle:
+        """The rules of the recordings' simulator, on what the probe reads."""
+        if len(set(self.sources)) != 1:
+            found = ", ".join(sorted(set(self.sources)))
+            raise RoboAlignError(f"stage.rewards: oracle: expected recordings of one source, found {found}")
+        return ProbedOracle(require_oracle(self.sources[0]), self.probe())
 
 
-REWARDS: dict[str, Callable[[GrpoStageConfig, Path, str], Reward]] = {
+def _frame_reward(name: str) -> Callable[[World], Reward]:
+    return lambda world: FRAME_REWARDS[name]()
+
+
+REWARDS: dict[str, Callable[[World], Reward]] = {
     **{name: _frame_reward(name) for name in FRAME_REWARDS},
-    "lpips": lambda config, folder, device: perceptual_reward(device),
-    "positions": lambda config, folder, device: PositionReward(StateProbe.from_pretrained(config.probe or folder)),
-    "student": lambda config, folder, device: StudentReward(load_student(config.reward_model or str(folder), device)),
+    "lpips": lambda world: perceptual_reward(world.device),
+    "positions": lambda world: PositionReward(world.probe()),
+    "oracle": lambda world: OracleReward(world.oracle()),
+    "student": lambda world: StudentReward(load_student(world.config.reward_model or str(world.folder), world.device)),
 }
-"""What ``stage.rewards`` and ``stage.validation.score`` may name, made from settings, world model and device."""
+"""What ``stage.rewards`` and ``stage.validation.score`` may name, made from settings, world model and recordings."""

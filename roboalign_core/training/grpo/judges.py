@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.positions import read_states
 from roboalign_core.evaluation.probe import StateProbe
+from roboalign_core.evaluation.probed import ProbedOracle
 from roboalign_core.rubric import KEYS, Scores
 from roboalign_core.training.grpo.rewards import Array, Frames
-
-StateScore = Callable[[Array, NDArray[np.float32], str], NDArray[Any]]
-"""States (T + 1, K), actions (T, A) and an instruction → a score in each dimension."""
 
 
 class VideoScorer(Protocol):
@@ -42,36 +40,23 @@ class StudentReward:
 
 
 class OracleReward:
-    """Scores by rules on states, which a probe reads from the imagined frames.
+    """A simulator's rules on what a probe reads from the imagined frames, in the rubric's units: an upper bound.
 
-    Attributes:
-        names: of the scores, in the order in which ``score`` gives them.
+    Only where an oracle knows the source of the recordings; no robot has one.
     """
 
-    def __init__(
-        self, probe: StateProbe, columns: Sequence[str], score: StateScore, names: tuple[str, ...] = KEYS
-    ) -> None:
-        """``columns`` are those that ``score`` takes, in its order.
+    names = tuple(f"oracle_{key}" for key in KEYS)
 
-        Raises:
-            RoboAlignError: the probe does not read one of them.
-        """
-        self.names = names
-        self._probe, self._score = probe, score
-        self._columns = _places(probe, columns)
+    def __init__(self, oracle: ProbedOracle) -> None:
+        self._oracle = oracle
 
     def __call__(
         self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
     ) -> Mapping[str, NDArray[Any]]:
         """See :class:`~roboalign_core.training.grpo.rewards.Reward`."""
-        states = read_states(self._probe, imagined)[..., self._columns]
-        rows = [self._score(*each) for each in zip(states, actions, instructions, strict=True)]
-        if any(np.shape(row) != (len(self.names),) for row in rows):
-            raise RoboAlignError(
-                f"oracle: expected {len(self.names)} scores a future ({', '.join(self.names)}), "
-                f"found shape {next(np.shape(row) for row in rows if np.shape(row) != (len(self.names),))}"
-            )
-        return dict(zip(self.names, np.stack(rows).T, strict=True))
+        states = read_states(self._oracle.probe, imagined)
+        rows = zip(states, imagined, actions, instructions, strict=True)
+        return dict(zip(self.names, np.stack([self._oracle.score_read(*row) for row in rows]).T, strict=True))
 
 
 class PositionReward:
@@ -106,11 +91,3 @@ def load_student(name: str, device: str) -> VideoScorer:
         raise RoboAlignError("reward 'student': expected roboalign_core.reward.RewardModel, which this version lacks")
     student: VideoScorer = kind.from_pretrained(name, device)
     return student
-
-
-def _places(probe: StateProbe, columns: Sequence[str]) -> list[int]:
-    names = probe.config.columns
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise RoboAlignError(f"oracle: expected a probe that reads {missing[0]!r}, found {', '.join(names)}")
-    return [names.index(column) for column in columns]
