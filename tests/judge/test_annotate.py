@@ -146,7 +146,7 @@ def test_the_oracle_judges_recordings_alone(folder: Path, monkeypatch: pytest.Mo
             assert instruction == "push the red cube left"
             return np.array(DARK, np.float32)
 
-    monkeypatch.setattr("roboalign_core.judge.oracle._load_oracle", lambda source: Perfect())
+    monkeypatch.setattr("roboalign_core.judge.oracle.require_oracle", lambda source: Perfect())
     config = AnnotateConfig(path=str(folder), judge={"name": "oracle"})
     with pytest.raises(RoboAlignError, match="video 1: expected a recorded episode"):
         run(config)

@@ -73,7 +73,7 @@ def test_the_oracle_of_an_episode_s_source_is_asked_once() -> None:
 
 
 def test_a_source_without_an_oracle_is_refused() -> None:
-    with pytest.raises(RoboAlignError, match="expected one for episodes of 'toy' .*found none"):
+    with pytest.raises(RoboAlignError, match=r"expected one for episodes of 'toy' .*found none"):
         OracleJudge().judge([Video.of(toy_episode(0))])
 
 
@@ -138,7 +138,7 @@ def test_what_an_oracle_could_not_judge_is_found_before_it_is_asked() -> None:
     blind.config.columns[2] = "w"
     with pytest.raises(RoboAlignError, match="oracle of 'toy': expected a probe that reads 'x', found z, y, w"):
         ProbedJudge(blind, lambda source: Far()).check("toy", ["go left"])  # type: ignore[arg-type,return-value]
-    with pytest.raises(RoboAlignError, match="expected one for episodes of 'toy' .*found none"):
+    with pytest.raises(RoboAlignError, match=r"expected one for episodes of 'toy' .*found none"):
         ProbedJudge(probe()).check("toy", ["go left"])
 
 
