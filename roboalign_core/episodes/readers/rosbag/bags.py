@@ -6,7 +6,6 @@ quality of service in ``metadata.yaml`` reads other than in the files.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 from roboalign_core.episodes.readers.base import MOST_BYTES
 from roboalign_core.episodes.readers.folders import files_below
+from roboalign_core.episodes.readers.rosbag.chunks import ZSTD, limit_chunks
 from roboalign_core.episodes.readers.rosbag.definitions import typestore
 from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.files import read_yaml
@@ -24,7 +24,6 @@ from roboalign_core.files import read_yaml
 METADATA = "metadata.yaml"
 SUFFIXES = (".mcap", ".db3")
 _PACKED = ".zstd"
-_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 _PATTERNS = tuple(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", _PACKED))
 _MARK = "rosbag2_bagfile_information"
 _MEND = "a recording that was cut off may be mended with `ros2 bag reindex` (db3) or `mcap recover`"
@@ -177,6 +176,7 @@ def _listed(folder: Path) -> tuple[list[Path], str]:
 @contextmanager
 def _reader(file: Path) -> Iterator[Any]:
     rosbag2 = require("rosbags.rosbag2", "rosbag")
+    limit_chunks()
     _check_file(file)
     with _refusing(f"{file}", _MEND):
         reader = rosbag2.Reader(file)
@@ -214,7 +214,7 @@ def _unpacked(file: Path, folder: Path) -> Path:
     if not file.is_file():
         raise RoboAlignError(f"{file}: expected a file of a recording, found nothing there")
     target = folder / file.name.removesuffix(_PACKED)
-    zstd = require(_ZSTD, "rosbag")
+    zstd = require(ZSTD, "rosbag")
     with _refusing(f"{file}"), zstd.open(file, "rb") as packed, target.open("wb") as out:
         for block in iter(partial(packed.read, 1 << 20), b""):
             out.write(block)
@@ -222,7 +222,7 @@ def _unpacked(file: Path, folder: Path) -> Path:
 
 
 def _unpacked_message(data: bytes) -> bytes:
-    unpacker = require(_ZSTD, "rosbag").ZstdDecompressor()
+    unpacker = require(ZSTD, "rosbag").ZstdDecompressor()
     unpacked: bytes = unpacker.decompress(data, MOST_BYTES)
     if not unpacker.eof:
         raise RoboAlignError(f"expected a whole packed message of at most {MOST_BYTES} bytes, found more or less")
