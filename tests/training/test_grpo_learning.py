@@ -26,7 +26,7 @@ def test_what_is_rewarded_becomes_more(settings: Settings, tmp_path: Path, world
     config = settings(
         "grpo",
         tmp_path / "run",
-        steps=20,
+        steps=40,
         world_model=world_model,
         order=order,
         group=16,
