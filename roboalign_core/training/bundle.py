@@ -29,6 +29,7 @@ class BundleConfig:
         studies: result files of ``roboalign evaluate`` whose figures go into the card.
         figures: names of those figures; none: all that have an interval.
         data: folder of the training episodes; its results name the command that collected them.
+        benchmark: folder of the benchmark that a student among the runs was trained on; empty: none.
         title: what the model is, in a line.
         window: frames after which the model's long rollouts encode anew by default, as ``study=swr`` finds them to be
             best; 0: as trained.
@@ -39,6 +40,7 @@ class BundleConfig:
     studies: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     data: str = MISSING
+    benchmark: str = ""
     title: str = MISSING
     window: int = 0
     out: str = MISSING
@@ -54,6 +56,8 @@ def bundle(config: BundleConfig) -> Mapping[str, Any]:
     _check_order([Path(run) for run in config.runs])
     stages = {Path(run).name: _results(Path(run) / "results.json") for run in config.runs}
     data = _results(Path(config.data) / "results.json")
+    if config.benchmark:
+        data = {**data, "benchmark": _results(Path(config.benchmark) / "results.json")}
     studies = {Path(path).parent.name: _results(Path(path)) for path in config.studies}
     out = Path(config.out)
     settings = _with_window(config) if config.window else None
@@ -133,7 +137,10 @@ def _card(
 ) -> str:
     lines = ["---", "license: apache-2.0", "library_name: roboalign", "---", f"# {title}", ""]
     lines += ["Trained by this repository's own commands, from random weights.", "", "## Data", ""]
-    lines += [f"`{data['command']}`: {data.get('episodes', '?')} episodes, seed {data['seed']}.", "", "## Training", ""]
+    lines += [f"`{data['command']}`: {data.get('episodes', '?')} episodes, seed {data['seed']}.", ""]
+    if benchmark := data.get("benchmark"):
+        lines += [f"`{benchmark['command']}`: {benchmark['pairs']} pairs, seed {benchmark['seed']}.", ""]
+    lines += ["## Training", ""]
     lines += [
         "| stage | command | seed | minutes | steps | parameters | last training loss |",
         "|---|---|---|---|---|---|---|",

@@ -119,6 +119,14 @@ def test_a_run_that_would_undo_another_is_refused(runs: dict[str, Path], store: 
     assert not (tmp_path / "model").exists()
 
 
+def test_the_card_names_the_benchmark_of_a_student(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    write_json(tmp_path / "pairs/results.json", {"command": "roboalign benchmark build …", "pairs": 7, "seed": 3})
+    parts, pairs = [str(runs["tokenizer"])], str(tmp_path / "pairs")
+    bundle(BundleConfig(parts, data=str(store), benchmark=pairs, title="Toy", out=str(tmp_path / "model")))
+    assert "`roboalign benchmark build …`: 7 pairs, seed 3." in (tmp_path / "model/README.md").read_text()
+
+
 def test_two_runs_of_one_name_are_refused(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
     (tmp_path / "later").mkdir()
     (tmp_path / "later/dynamics").symlink_to(runs["dynamics"])
