@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roboalign_core.episodes.readers.rosbag import chunks
+from roboalign_core.episodes.readers.rosbag import bags, chunks
 from roboalign_core.errors import RoboAlignError
 
 from .bags import MCAP, convert, record, write
@@ -35,6 +35,15 @@ def test_a_chunk_of_another_size_than_it_says_is_refused(tmp_path: Path, change:
     with pytest.raises(
         RoboAlignError, match=rf"bag\.mcap: expected a whole recording, found: chunk \(zstd\): .*{said}"
     ):
+        convert(bag)
+
+
+def test_a_packed_file_that_grows_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write(tmp_path / "bag", record(), MCAP, "file")
+    [file] = bag.glob("*.zstd")
+    file.write_bytes(pytest.importorskip(chunks.ZSTD).compress(bytes(1 << 26)))
+    monkeypatch.setattr(bags, "_LEAST_ALLOWED", 1 << 20)
+    with pytest.raises(RoboAlignError, match=r"bag\.mcap\.zstd: expected at most [0-9]+ bytes unpacked, found more"):
         convert(bag)
 
 

@@ -24,6 +24,7 @@ from roboalign_core.files import read_yaml
 METADATA = "metadata.yaml"
 SUFFIXES = (".mcap", ".db3")
 _PACKED = ".zstd"
+_DENSEST, _LEAST_ALLOWED = 200, 1 << 30  # times that a packed file may grow, bytes that it may have in any case
 _PATTERNS = tuple(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", _PACKED))
 _MARK = "rosbag2_bagfile_information"
 _MEND = "a recording that was cut off may be mended with `ros2 bag reindex` (db3) or `mcap recover`"
@@ -210,13 +211,16 @@ def _check_size(file: Path) -> None:
 
 
 def _unpacked(file: Path, folder: Path) -> Path:
-    """A packed file, unpacked into a folder."""
+    """A packed file, unpacked into a folder; one that grows beyond what recordings do is refused."""
     if not file.is_file():
         raise RoboAlignError(f"{file}: expected a file of a recording, found nothing there")
     target = folder / file.name.removesuffix(_PACKED)
     zstd = require(ZSTD, "rosbag")
     with _refusing(f"{file}"), zstd.open(file, "rb") as packed, target.open("wb") as out:
+        most = _LEAST_ALLOWED + _DENSEST * file.stat().st_size
         for block in iter(partial(packed.read, 1 << 20), b""):
+            if out.tell() + len(block) > most:
+                raise RoboAlignError(f"{file}: expected at most {most} bytes unpacked, found more")
             out.write(block)
     return target
 
