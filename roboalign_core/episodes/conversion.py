@@ -163,52 +163,65 @@ class _Key(NamedTuple):
 
 @contextmanager
 def conversion(out: Path, settings: Mapping[str, Any], recordings: Sequence[str]) -> Iterator[Conversion]:
-    """Begin, or go on with, the stores that become ``out``. An error removes them; a kill or Ctrl-C does not.
+    """Begin, or go on with, the stores that become ``out``. Bad data remove them; a kill, Ctrl-C or a full disk do not.
 
     Args:
-        out: a new or an empty folder.
+        out: a new or an empty folder, as a path without symbolic links.
         settings: JSON values that the stores depend on.
         recordings: the names of what is read, in order.
 
     Raises:
         RoboAlignError: something is at ``out``, or a stopped conversion to it had other settings or recordings.
     """
-    folder = out.resolve().with_name(f".{out.resolve().name}.converting")
+    folder = out.with_name(f".{out.name}.converting")
     _check_free(out, folder)
     with exclusive(folder / ".lock"):
-        journal = _begun(folder, settings, recordings)
+        _check_free(out, folder)  # whoever held the lock may have finished
+        work = _begun(folder, settings, recordings)
         try:
-            _check_free(out, folder)
-            yield Conversion(folder, journal)
-        except Exception:
+            yield work
+        except RoboAlignError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder)
 
 
 def _check_free(out: Path, folder: Path) -> None:
+    if os.path.ismount(out):
+        raise RoboAlignError(
+            f"{out}: expected a folder that can be put in place whole, found a mount point; name one below"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not any((folder / _STORES).glob("*")):  # of a conversion stopped when its stores were in their place
             shutil.rmtree(folder, ignore_errors=True)
         raise RoboAlignError(f"{out}: expected a new or empty folder, found something there")
 
 
-def _begun(folder: Path, settings: Mapping[str, Any], recordings: Sequence[str]) -> dict[str, Any]:
-    """The journal of a conversion that was stopped, or of a new one."""
+def _begun(folder: Path, settings: Mapping[str, Any], recordings: Sequence[str]) -> Conversion:
+    """A conversion that was stopped, or a new one."""
     names = hashlib.sha256("\n".join(recordings).encode(errors="surrogatepass")).hexdigest()
     identity = {**settings, "recordings": names}
     path = folder / _JOURNAL
     if not path.is_file():
-        (folder / _STORES).mkdir(exist_ok=True)
-        return {"identity": identity, "done": 0, "skipped": {}, "notes": {}, "stores": []}
-    journal: dict[str, Any] = read_json(path)
-    others = sorted(name for name in identity if journal["identity"].get(name) != identity[name])
-    if others:
+        shutil.rmtree(folder / _STORES, ignore_errors=True)
+        (folder / _STORES).mkdir(parents=True)
+        write_json(path, {"identity": identity, "done": 0, "skipped": {}, "notes": {}, "stores": []})
+    try:
+        journal: dict[str, Any] = read_json(path)
+        others = sorted(name for name in identity if journal["identity"].get(name) != identity[name])
+        if not others:
+            if type(journal["done"]) is not int or not 0 <= journal["done"] <= len(recordings):
+                raise ValueError(f"done: {journal['done']!r:.40} of {len(recordings)}")
+            return Conversion(folder, journal)
+    except (RoboAlignError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
         raise RoboAlignError(
-            f"{folder}: expected an unfinished conversion like this one, found one with other {', '.join(others)}: "
-            "finish that one, or remove the folder"
-        )
-    return journal
+            f"{path}: expected the journal of a stopped conversion, found {found:.300}; remove {folder}"
+        ) from error
+    raise RoboAlignError(
+        f"{folder}: expected an unfinished conversion like this one, found one with other {', '.join(others)}: "
+        "finish that one, or remove the folder"
+    )
 
 
 def psnr(squared_errors: Sequence[float]) -> float:

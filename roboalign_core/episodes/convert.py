@@ -64,7 +64,7 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
         RoboAlignError: the source is not understood, an episode is damaged, ``out`` is there already, or a conversion
             that was stopped had other settings.
     """
-    source, out, size = Path(config.src), Path(config.out), frame_size(config.size)
+    source, out, size = Path(config.src), _resolved(config.out), frame_size(config.size)
     if config.fps is not None and not 0 < config.fps <= 1000:
         raise RoboAlignError(f"fps: expected a rate above 0 and up to 1000, found {config.fps!r}")
     reader = choose_reader(source, config.format, Path(config.options) if config.options else None)
@@ -102,6 +102,13 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
             "notes": work.notes,
         },
     }
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).resolve()
+    except RuntimeError as error:  # of Python before 3.13
+        raise RoboAlignError(f"{path}: expected a folder, found a loop of symbolic links") from error
 
 
 def _settings(config: ConvertConfig, size: tuple[int, int] | None) -> dict[str, Any]:

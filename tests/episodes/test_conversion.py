@@ -105,7 +105,8 @@ def test_only_what_was_not_kept_is_read_again(tmp_path: Path, droid: Path, monke
 
     def stop(path: Path, value: object) -> None:
         write(path, value)
-        raise KeyboardInterrupt
+        if value["done"]:  # type: ignore[index]
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "write_json", stop)
@@ -132,6 +133,61 @@ def test_another_conversion_is_not_mixed_in(
     with pytest.raises(RoboAlignError, match="found one with other recordings"):
         convert(settings(droid, tmp_path / "out"))
     assert (tmp_path / ".out.converting/journal.json").is_file()
+
+
+@pytest.mark.usefixtures("small_groups")
+@pytest.mark.parametrize("change", [{"crf": 40}, {"lossless": True}, {"camera": "wrist"}])
+def test_other_settings_find_nothing_of_a_run_that_was_stopped_at_its_first_store(
+    tmp_path: Path, droid: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion.Growing, "flush", stop_after(conversion.Growing.flush))
+        with pytest.raises(KeyboardInterrupt):
+            convert(settings(droid, tmp_path / "out", **change))
+    with pytest.raises(RoboAlignError, match=f"found one with other {next(iter(change))}"):
+        convert(settings(droid, tmp_path / "out"))
+
+
+def stop_after(flush: Callable) -> Callable:
+    def stopped(store: object) -> None:
+        flush(store)
+        raise KeyboardInterrupt
+
+    return stopped
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", '{"identity": null}', "[" * 100_000])
+def test_a_journal_that_makes_no_sense_is_refused(tmp_path: Path, droid: Path, content: str) -> None:
+    folder = tmp_path / ".out.converting"
+    folder.mkdir()
+    (folder / "journal.json").write_text(content)
+    with pytest.raises(RoboAlignError, match=r"journal\.json: expected the journal of a stopped conversion.*remove /"):
+        convert(settings(droid, tmp_path / "out"))
+    assert (folder / "journal.json").is_file()
+
+
+@pytest.mark.usefixtures("small_groups")
+@pytest.mark.parametrize("change", [{"done": 999}, {"done": -3}, {"done": "x"}, {"stores": None}, {"stores": [[1, 2]]}])
+def test_progress_that_makes_no_sense_is_refused(
+    tmp_path: Path, droid: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", Stops(9, after=True))
+        with pytest.raises(KeyboardInterrupt):
+            convert(settings(droid, tmp_path / "out"))
+    path = tmp_path / ".out.converting/journal.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RoboAlignError, match="expected the journal of a stopped conversion"):
+        convert(settings(droid, tmp_path / "out"))
+    assert path.is_file()
+
+
+def test_the_goal_may_be_a_link_to_an_empty_folder(tmp_path: Path, droid: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    convert(settings(droid, tmp_path / "link", camera="wrist"))
+    assert any((tmp_path / "real").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["droid", "link", "real"]
 
 
 def test_an_error_leaves_nothing(tmp_path: Path, droid: Path) -> None:
