@@ -26,7 +26,7 @@ ifdef ROS_DISTRO
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 endif
 
-.PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-robosuite clean
+.PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-reward train-robosuite clean
 
 help:
 	@echo 'make venv             virtual environment with everything in it ($(VENV))'
@@ -35,6 +35,7 @@ help:
 	@echo 'make lint             ruff and mypy'
 	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
+	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/model'
 	@echo 'make train-robosuite  the same for the robosuite Panda, briefly'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
@@ -119,6 +120,23 @@ evaluate-tabletop: venv
 	"$$run" evaluate study=closed_loop study.world_model='$(MODEL)' out=runs/evaluate/closed_loop
 	"$$run" collect env=tabletop episodes=200 steps=101 seed=2 out='$(TABLETOP)/long'
 	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr
+
+# The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, which weigh 13 %.
+REWARD ?= runs/reward
+REAL ?=
+MIXTURE := {expert: 0.35, noisy: 0.2, contact: 0.1, random: 0.05, wrong_object: 0.1, no_contact: 0.08, incomplete: 0.07, wrong_direction: 0.05}
+WRONG := {instruction_swap: 10, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
+
+train-reward: venv
+	run='$(BIN)/roboalign'
+	"$$run" collect env=tabletop episodes=1500 seed=20 boxes=true 'policies.tabletop=$(MIXTURE)' out='$(REWARD)/pairs'
+	"$$run" collect env=tabletop episodes=9000 seed=0 out='$(TABLETOP)/train'
+	"$$run" collect env=robosuite_lift episodes=100 seed=30 'policies.robosuite_lift={expert: 0.5, random: 0.1, miss: 0.2, drop: 0.2}' out='$(REWARD)/lift'
+	real='$(REAL)'
+	shares=$$(for _ in $${real//,/ }; do echo 0.13; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.13 / n}')
+	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.3,0.52,0.05$$shares]" pairs=26000 seed=0 'origins={recorded: 0.42, degraded: 0.54, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
+	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.balance=[origin,instruction_following]' stage.shortest=6 stage.short_share=0.1 $(CALM) loop.steps=100000 loop.minutes=75
+	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
 # A first model of the Panda, so that the loop has one to run with; not tuned.
 train-robosuite: venv
