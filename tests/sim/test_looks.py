@@ -1,0 +1,195 @@
+"""The table-top under looks that training does not show: other colours, a camera that was moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from roboalign_core.benchmark.oracles import READ
+from roboalign_core.errors import RoboAlignError
+from roboalign_sim import make_env
+from roboalign_sim.collect import CollectConfig, collect_episodes, run
+from roboalign_sim.looks import Looks, moved_camera, source_of
+from roboalign_sim.policies import POLICIES
+from roboalign_sim.scene import COLOURS, OBJECTS
+from roboalign_sim.state_oracle import TABLETOP, TABLETOP_SWAPPED
+from roboalign_sim.tabletop import state_vector
+from roboalign_sim.tasks import INSTRUCTIONS, instructions_of, task_of, with_other_object
+
+SWAPPED, MOVED = Looks(colours="swapped"), Looks(camera_shift=0.02, camera_turn=1.0)
+
+
+def _collected(looks, policies=None, **changes):
+    config = CollectConfig(out="unused", episodes=6, workers=1, size=32, steps=12, looks=looks, **changes)
+    config.policies = {"tabletop": policies or dict.fromkeys(POLICIES, 1.0)}
+    return list(collect_episodes(config))
+
+
+@pytest.fixture(scope="module")
+def standard():
+    return _collected(Looks())
+
+
+@pytest.fixture(scope="module")
+def swapped():
+    return _collected(SWAPPED)
+
+
+def _renamed(text):
+    names = {"red cube": "blue cube", "blue cylinder": "red cylinder"}
+    for old, new in names.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_every_scheme_has_the_same_tasks_in_words_of_its_own():
+    assert instructions_of("standard") == INSTRUCTIONS
+    for colours in COLOURS:
+        for mine, standard in zip(instructions_of(colours), INSTRUCTIONS, strict=True):
+            found, expected = task_of(mine, colours), task_of(standard)
+            assert (found.kind, found.target, found.direction) == (expected.kind, expected.target, expected.direction)
+    every = [text for colours in COLOURS for text in instructions_of(colours)]
+    assert len(every) == len(set(every)) == len(COLOURS) * len(INSTRUCTIONS)
+    assert instructions_of("swapped")[0] == "reach the blue cube"
+
+
+def test_the_other_object_is_meant_in_the_same_way():
+    for text in INSTRUCTIONS:
+        task, other = task_of(text), with_other_object(task_of(text))
+        assert (task.kind, task.direction) == (other.kind, other.direction)
+        assert {task.target, other.target} == set(OBJECTS)
+
+
+def test_swapped_episodes_are_the_same_but_for_paint_and_words(standard, swapped):
+    for plain, painted in zip(standard, swapped, strict=True):
+        np.testing.assert_array_equal(painted.actions, plain.actions)
+        np.testing.assert_array_equal(painted.extras["observation.state"], plain.extras["observation.state"])
+        np.testing.assert_array_equal(painted.extras["progress"], plain.extras["progress"])
+        assert painted.success == plain.success
+        assert painted.instruction == _renamed(plain.instruction)
+        assert (plain.source, painted.source) == ("tabletop", "tabletop_swapped")
+        assert np.abs(painted.frames.astype(int) - plain.frames).max() > 100
+
+
+def test_the_cube_is_drawn_in_the_colour_that_words_give_it():
+    colours = {}
+    for looks in (Looks(), SWAPPED):
+        env = make_env("tabletop", looks=looks, masks=True)
+        frame, info = env.reset(seed=3)
+        colours[looks.colours] = {name: frame[info["masks"][name]].mean(0).argmax() for name in OBJECTS}
+        env.close()
+    red, blue = 0, 2
+    assert colours["standard"] == {"red_cube": red, "blue_cylinder": blue}
+    assert colours["swapped"] == {"red_cube": blue, "blue_cylinder": red}
+
+
+def test_each_oracle_judges_its_own_words_alike(standard, swapped):
+    for plain, painted in zip(standard, swapped, strict=True):
+        for text in INSTRUCTIONS:
+            expected = TABLETOP.score(plain, text)
+            np.testing.assert_array_equal(TABLETOP_SWAPPED.score(painted, _renamed(text)), expected)
+    with pytest.raises(
+        RoboAlignError, match=r"oracle tabletop_swapped: instruction: expected one of .* 'reach the red"
+    ):
+        TABLETOP_SWAPPED.score(swapped[0], "reach the red cube")
+    with pytest.raises(RoboAlignError, match="oracle tabletop: instruction"):
+        TABLETOP.score(standard[0], "reach the blue cube")
+
+
+def test_an_oracle_looks_for_things_in_their_own_colours(swapped):
+    frames, states = swapped[0].frames.copy(), swapped[0].extras["observation.state"]
+    blue = (frames[..., 2] > 100) & (frames[..., 0] < 60)
+    assert blue[0].any()
+    frames[6:][blue[6:]] = 128  # from here on no frame shows the blue cube
+    gone = np.isnan(TABLETOP_SWAPPED.as_seen(states, frames)).any(0)
+    assert gone[3:7].all()
+    assert not gone[7:11].any()
+    assert TABLETOP_SWAPPED.score_states(states, swapped[0].actions, "reach the blue cube", READ).shape == (6,)
+
+
+def test_oracles_are_registered_under_the_sources():
+    assert {source_of(colours) for colours in COLOURS} == {TABLETOP.source, TABLETOP_SWAPPED.source}
+
+
+def test_words_of_another_scheme_are_refused():
+    env = make_env("tabletop", looks=SWAPPED)
+    with pytest.raises(RoboAlignError, match=r"expected one of .*blue cube.*, found 'reach the red cube'"):
+        env.reset(seed=0, options={"instruction": "reach the red cube"})
+    assert env.reset(seed=0, options={"instruction": "reach the blue cube"})[1]["instruction"] == "reach the blue cube"
+    env.close()
+
+
+def _first_frames(looks, seeds) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    env = make_env("tabletop", looks=looks)
+    for seed in seeds:
+        frame, info = env.reset(seed=seed)
+        yield frame.astype(int), state_vector(info["state"])
+    env.close()
+
+
+def test_a_moved_camera_sees_the_same_scenes_from_other_places():
+    seeds = [0, 1, 2]
+    plain, moved, again = (list(_first_frames(looks, seeds)) for looks in (Looks(), MOVED, MOVED))
+    for (frame, state), (other, same), (repeated, _) in zip(plain, moved, again, strict=True):
+        np.testing.assert_array_equal(state, same)
+        np.testing.assert_array_equal(other, repeated)
+        assert np.abs(frame - other).mean() > 3
+    slightly = list(_first_frames(Looks(camera_shift=0.002), seeds))
+    for (frame, _), (near, _), (far, _) in zip(plain, slightly, moved, strict=True):
+        assert 0 < np.abs(frame - near).mean() < np.abs(frame - far).mean()
+
+
+def test_the_camera_keeps_its_place_within_an_episode_and_in_a_snapshot():
+    env = make_env("tabletop", looks=MOVED)
+    first, _ = env.reset(seed=1)
+    snapshot = env.get_state()
+    still = env.step(np.zeros(3, np.float32))[0]
+    assert np.abs(still.astype(int) - first).mean() < 1
+    env.reset(seed=2)
+    env.set_state(snapshot)
+    np.testing.assert_array_equal(env.render(), first)
+    env.close()
+
+
+def test_how_far_a_camera_is_moved():
+    pose = np.array([0.0, -0.7, 1.4, 0.8, 0.6, 0.0, 0.0])
+    rng = np.random.default_rng(0)
+    moved = np.stack([moved_camera(pose, MOVED, rng) for _ in range(300)])
+    shift = moved[:, :3] - pose[:3]
+    assert np.abs(shift).max() <= 0.02
+    assert (np.abs(shift).max(0) > 0.018).all()
+    np.testing.assert_allclose(np.linalg.norm(moved[:, 3:], axis=1), 1, atol=1e-9)
+    angle = np.degrees(2 * np.arccos(np.minimum(np.abs(moved[:, 3:] @ pose[3:]), 1)))
+    assert 1.0 < angle.max() <= np.sqrt(3)
+    state = rng.bit_generator.state
+    np.testing.assert_array_equal(moved_camera(pose, Looks(), rng), pose)
+    assert rng.bit_generator.state == state  # the standard look draws nothing
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colours": "green"}, r"looks\.colours: expected one of standard, swapped, found 'green'"),
+        ({"camera_shift": -0.1}, r"looks\.camera_shift: expected 0 metres or more, found -0\.1"),
+        ({"camera_turn": 91.0}, r"looks\.camera_turn: expected 0 to 90 degrees, found 91\.0"),
+    ],
+)
+def test_looks_are_checked(change, message):
+    with pytest.raises(RoboAlignError, match=message):
+        Looks(**change)
+
+
+def test_other_environments_have_one_look():
+    config = CollectConfig(out="unused", env="robosuite_lift", episodes=1, looks=SWAPPED)
+    with pytest.raises(RoboAlignError, match=r"collect looks: expected the standard look for env=robosuite_lift"):
+        next(collect_episodes(config))
+
+
+def test_a_store_keeps_to_one_look(tmp_path):
+    config = CollectConfig(out=str(tmp_path / "store"), episodes=1, workers=1, size=32, steps=4, looks=SWAPPED)
+    assert run(config)["new_episodes"] == 1
+    config.looks = Looks()
+    with pytest.raises(RoboAlignError, match="looks"):
+        run(config)
