@@ -31,6 +31,7 @@ from roboalign_core.evaluation.reward_pairs import (
 )
 from roboalign_core.evaluation.reward_real import real_above_degraded
 from roboalign_core.evaluation.reward_report import report_sections
+from roboalign_core.evaluation.reward_second import second_judge
 from roboalign_core.evaluation.study import Study
 from roboalign_core.reward.data import PairVideos
 from roboalign_core.reward.model import RewardModel
@@ -51,6 +52,8 @@ class RewardStudyConfig:
         trained_on: folder of the benchmark whose training split gives the mean that a student has to beat; None for
             ``benchmark`` itself. Where that split is empty, the gains over the mean are left out.
         real: sources of recordings that are no simulator's.
+        second_judge: table of another judge's scores of the benchmark's pairs, as ``benchmark annotate`` writes it;
+            None: there is none.
         resamples: of the bootstrap over recorded episodes.
         batch: videos that are scored at once.
         videos: in the report.
@@ -62,6 +65,7 @@ class RewardStudyConfig:
     split: str = "test"
     trained_on: str | None = None
     real: list[str] = field(default_factory=lambda: list(REAL))
+    second_judge: str | None = None
     resamples: int = 2000
     batch: int = 64
     videos: int = 8
@@ -102,6 +106,7 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
     _sensitivity(figures, swapped, shuffled)
     damage = _degradations(figures, data)
     real = real_above_degraded(figures, data, config.real)
+    judged = second_judge(figures, data, config.second_judge, len(benchmark.pairs))
     figures.missing["student_over_teacher"] = "a study scores with the student alone; see roboalign bench suite=reward"
     result = {
         **figures.values,
@@ -111,7 +116,13 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
     }
     sections = report_sections(result, data, videos, damage, _sources(data), real["sources"], config.videos)
     write_report(Path(out) / "report.html", "Student reward model on held-out videos", sections)
-    detail = {"degradations": damage, "sources": _sources(data), "swapped": len(swapped.rows), "real": real}
+    detail = {
+        "degradations": damage,
+        "sources": _sources(data),
+        "swapped": len(swapped.rows),
+        "real": real,
+        "second_judge_pairs": judged,
+    }
     return {**result, "missing": figures.missing, "detail": detail}
 
 

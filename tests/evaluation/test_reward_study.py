@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from toy_benchmark import toy_scores
 
@@ -17,6 +19,7 @@ from roboalign_core.evaluation.reward import REAL, RewardStudyConfig, _degradati
 from roboalign_core.evaluation.reward_figures import Figures
 from roboalign_core.evaluation.reward_pairs import Compared, Scored, beside_clean
 from roboalign_core.evaluation.reward_real import real_above_degraded
+from roboalign_core.evaluation.reward_second import second_judge
 from roboalign_core.reward.model import Predicted
 from roboalign_core.rubric import HIGHEST, KEYS
 
@@ -306,3 +309,36 @@ def test_the_toy_s_labels_are_what_they_say() -> None:
     assert toy_scores("red", "left", False, "move the red square left")[:2] == (2, 1)
     assert toy_scores("red", "left", True, "move the blue square left")[:2] == (1, 0)
     assert toy_scores("red", "left", True, "move the blue square right")[:2] == (0, 0)
+
+
+def judged_by(path: Path, rows: dict[int, np.ndarray]) -> str:
+    """A table of judgements."""
+    columns = {key: [float(scores[k]) for scores in rows.values()] for k, key in enumerate(KEYS)}
+    pq.write_table(pa.table({"number": list(rows), **columns}), path)
+    return str(path)
+
+
+def test_a_second_judge_is_compared_on_the_pairs_that_it_has_judged(tmp_path: Path) -> None:
+    pairs = varied()
+    labels = scores_of(pairs).raw
+    theirs = {number: labels[number] for number in range(0, 40, 2)}
+    student = labels.copy()
+    student[:, 5] = np.where(labels[:, 5] > 0, labels[:, 5] - 1, 1)  # one point off everywhere
+    found = figures()
+    count = second_judge(found, scored(pairs, student), judged_by(tmp_path / "judge.parquet", theirs), len(pairs))
+    assert count == 20
+    assert found.values["labels_second_judge_spearman"] == pytest.approx(1)
+    assert found.values["labels_second_judge_mae"] == 0
+    assert found.values["second_judge_mae"] == pytest.approx(1)
+    assert found.values["second_judge_physics_adherence_mae"] == pytest.approx(1)
+    assert found.values["second_judge_contact_realism_mae"] == 0
+    assert found.values["second_judge_spearman"] < 1
+
+
+def test_without_a_second_judge_its_figures_are_missing(tmp_path: Path) -> None:
+    found = figures()
+    assert second_judge(found, scored(varied(), scores_of(varied()).raw), None, 40) == 0
+    assert not found.values
+    assert "second_judge" in found.missing["second_judge_spearman"]
+    with pytest.raises(RoboAlignError, match="judgements"):
+        second_judge(found, scored(varied(), scores_of(varied()).raw), str(tmp_path / "none.parquet"), 40)
