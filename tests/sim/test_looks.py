@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from roboalign_core.benchmark.oracles import READ
+from roboalign_core.benchmark.oracles import READ, load_oracle
 from roboalign_core.errors import RoboAlignError
 from roboalign_sim import make_env
 from roboalign_sim.collect import CollectConfig, collect_episodes, run
@@ -109,8 +109,11 @@ def test_an_oracle_looks_for_things_in_their_own_colours(swapped):
     assert TABLETOP_SWAPPED.score_states(states, swapped[0].actions, "reach the blue cube", READ).shape == (6,)
 
 
-def test_oracles_are_registered_under_the_sources():
-    assert {source_of(colours) for colours in COLOURS} == {TABLETOP.source, TABLETOP_SWAPPED.source}
+@pytest.mark.parametrize("colours", COLOURS)
+def test_every_scheme_has_its_oracle(colours):
+    oracle = load_oracle(source_of(colours))
+    assert oracle is not None
+    assert oracle.instructions == instructions_of(colours)
 
 
 def test_words_of_another_scheme_are_refused():
