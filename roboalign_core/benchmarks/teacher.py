@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TOKEN = re.compile(r"[A-Za-z]+|\d|[^\w\s]|_")
+_SPREAD = 0.02  # of the weights, as such networks begin
+_BLOCK = 1 << 22  # numbers
 _RESERVED = ("vision_start", "vision_end", "image", "video")  # the last words of the vocabulary
 
 
@@ -82,7 +84,7 @@ def reserved_ids(config: TeacherConfig) -> dict[str, int]:
 
 
 def random_network(config: TeacherConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The network with random weights, on torch's default device.
+    """The network with random weights, on torch's default device, in seconds: one block of them again and again.
 
     Raises:
         MissingExtraError: a package of the extra ``judge`` is absent.
@@ -90,6 +92,7 @@ def random_network(config: TeacherConfig, dtype: torch.dtype) -> PreTrainedModel
     """
     transformers = transformers_for_judges()
     strict = require("huggingface_hub.errors", "judge").StrictDataclassError
+    unfilled = require("transformers.initialization", "judge").no_init_weights
     try:
         settings = transformers.Qwen3VLConfig(
             text_config=dict(config.text),
@@ -97,13 +100,28 @@ def random_network(config: TeacherConfig, dtype: torch.dtype) -> PreTrainedModel
             tie_word_embeddings=config.tied,
             **{f"{name}_token_id": number for name, number in reserved_ids(config).items()},
         )
-        model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_config(settings, dtype=dtype)
+        with unfilled():
+            model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_config(settings, dtype=dtype)
     except (TypeError, ValueError, KeyError, AttributeError, strict) as error:
         reason = str(error).strip().split("\n")[0]
         raise RoboAlignError(
             f"teacher {config.name}: expected sizes of a Qwen3-VL, found: {type(error).__name__}: {reason}"
         ) from error
+    model.tie_weights()
+    _fill(model)
     return model
+
+
+@torch.no_grad()
+def _fill(model: PreTrainedModel) -> None:
+    """Matrices get noise, vectors ones; drawing two billion numbers would take minutes."""
+    noise = (_SPREAD * torch.randn(_BLOCK)).to(model.dtype)
+    for weights in model.parameters():
+        if weights.ndim < 2:
+            weights.fill_(1.0)
+        else:
+            for part in weights.view(-1).split(_BLOCK):
+                part.copy_(noise[: len(part)])
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,15 @@ TIMESTEP = 0.005  # s
 COLOURS: dict[str, dict[str, str]] = {
     "standard": {"red_cube": "red", "blue_cylinder": "blue"},
     "swapped": {"red_cube": "blue", "blue_cylinder": "red"},
+    "orange_cyan": {"red_cube": "orange", "blue_cylinder": "cyan"},
 }
 """What the objects are painted with, by scheme."""
-_RGB = {"red": "0.92 0.10 0.08", "blue": "0.08 0.22 0.95"}
+_RGB = {
+    "red": "0.92 0.10 0.08",
+    "blue": "0.08 0.22 0.95",
+    "orange": "0.95 0.45 0.05",
+    "cyan": "0.05 0.75 0.85",
+}
 
 TABLE_RGB = (0.50, 0.50, 0.52)
 LIGHT_STRENGTH = 0.55

@@ -33,7 +33,7 @@ LIMITS = TabletopLimits()
 FINGER, ZONE = slice(0, 3), slice(11, 13)
 PLACES = {"red_cube": slice(3, 7), "blue_cylinder": slice(7, 11)}
 _STANDS = {"red_cube": scene.CUBE_HEIGHT / 2, "blue_cylinder": scene.CYLINDER_HEIGHT / 2}
-_HUES = {"red": (340.0, 20.0), "blue": (205.0, 265.0)}  # degrees
+_HUES = {"red": (340.0, 20.0), "blue": (205.0, 265.0), "orange": (20.0, 35.0), "cyan": (170.0, 205.0)}  # degrees
 _CORNER = math.sqrt(2.0) * scene.OBJECT_HALF  # m, how far a corner of the cube travels in a turn by one radian
 _LOWEST = np.array([-scene.FINGER_XY_LIMIT, -scene.FINGER_XY_LIMIT, scene.FINGER_Z_RANGE[0]])
 _HIGHEST = np.array([scene.FINGER_XY_LIMIT, scene.FINGER_XY_LIMIT, scene.FINGER_Z_RANGE[1]])
@@ -212,3 +212,4 @@ def _turn(rows: Array) -> Array:
 
 TABLETOP = TabletopOracle()
 TABLETOP_SWAPPED = TabletopOracle("swapped")
+TABLETOP_ORANGE_CYAN = TabletopOracle("orange_cyan")
