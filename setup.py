@@ -56,6 +56,8 @@ VERBS = {
 ORACLES = {
     "robosuite_lift": "roboalign_sim.state_oracle:LIFT",
     "tabletop": "roboalign_sim.state_oracle:TABLETOP",
+    "tabletop_orange_cyan": "roboalign_sim.state_oracle:TABLETOP_ORANGE_CYAN",
+    "tabletop_swapped": "roboalign_sim.state_oracle:TABLETOP_SWAPPED",
 }
 
 STUDIES = {

@@ -20,6 +20,7 @@ Frames = NDArray[np.uint8]
 COLOURS = {"red": (220, 50, 40), "blue": (40, 80, 230)}
 SIDES = {"left": -1, "right": 1}
 INSTRUCTIONS = tuple(f"move the {colour} square {side}" for colour in COLOURS for side in SIDES)
+STORE = "toy-top"
 LENGTH, FAR, NEAR = 12, 11, 4  # frames; pixels that a square moves where it gets there, and where it does not
 
 
@@ -88,9 +89,8 @@ def make_benchmark(folder: Path, videos: int = 120) -> Benchmark:
     made = list(_videos(videos))
     recorded = [each["episode"] for each in made]
     damaged = [_like(episode, flicker(episode.frames, index)) for index, episode in enumerate(recorded)]
-    for name, episodes in (("recorded", recorded), ("damaged", damaged)):
-        spec = StoreSpec.like(episodes[0], lossless=True)
-        EpisodeStore.create(folder / "stores" / name, spec).append(episodes)
+    spec = StoreSpec.like(recorded[0], lossless=True)
+    EpisodeStore.create(folder / "stores" / STORE, spec).append([*recorded, *damaged])
     rows = [row for index, each in enumerate(made) for row in _rows(index, videos, each)]
     return finish(folder, [Pair(number=number, **row) for number, row in enumerate(rows)], {"toy": True})
 
@@ -129,13 +129,13 @@ def _rows(index: int, count: int, video: dict[str, Any]) -> Iterator[dict[str, A
     split = Split.TRAIN if index % 10 < 8 else (Split.VALIDATION if index % 10 == 8 else Split.TEST)
     told = video["episode"].instruction
     other = INSTRUCTIONS[(INSTRUCTIONS.index(told) + 1 + index // 8 % 3) % 4]
-    common = {"split": split, "episode": index, "source": "toy", "parent": f"toy:{index}", "labeller": "rule"}
+    common = {"split": split, "store": STORE, "source": "toy", "parent": f"toy:{index}", "labeller": "rule"}
     for instruction in (told, other):
         scores = toy_scores(video["colour"], video["side"], video["far"], instruction)
         yield {
             **common,
             "instruction": instruction,
-            "store": "recorded",
+            "episode": index,
             "origin": Origin.RECORDED,
             "degradations": (),
             "scores": scores,
@@ -144,7 +144,7 @@ def _rows(index: int, count: int, video: dict[str, Any]) -> Iterator[dict[str, A
     yield {
         **common,
         "instruction": told,
-        "store": "damaged",
+        "episode": count + index,
         "origin": Origin.DEGRADED,
         "degradations": (Applied("flicker", 1.0, index),),
         "scores": (*scores[:3], 0.0, 1.0, 1.0),

@@ -10,10 +10,13 @@ from omegaconf import MISSING
 
 from roboalign_core.benchmarks.decode import WAYS, decode
 from roboalign_core.benchmarks.planner import plan
-from roboalign_core.benchmarks.reward import rate
+from roboalign_core.benchmarks.reward import beside_teacher, random_student, rate
 from roboalign_core.benchmarks.session import stream
+from roboalign_core.benchmarks.teacher import Teacher, teacher_config
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import search_config
+from roboalign_core.reward.config import RewardModelConfig
+from roboalign_core.reward.model import RewardModel
 from roboalign_core.verb import Verb
 
 SUITES = ("decode", "planner", "session", "reward")
@@ -27,6 +30,8 @@ class BenchConfig:
     suite: str = "decode"
     world_model: str = "tabletop"
     reward: str = "tabletop"
+    reward_model: Any = None
+    teacher: Any = None
     ways: list[str] = field(default_factory=lambda: list(WAYS))
     candidates: list[int] = field(default_factory=lambda: [1, 16, 64])
     frames: int = 8
@@ -58,7 +63,7 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
     if config.suite == "session":
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     if config.suite == "reward":
-        return rate(config.reward, config.candidates, config.frames, config.repeats, config.seed, config.device)
+        return _reward(config)
     return decode(
         config.world_model,
         config.ways,
@@ -68,6 +73,20 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
         config.seed,
         config.device,
     )
+
+
+def _reward(config: BenchConfig) -> Mapping[str, Any]:
+    settings = None if config.teacher is None else teacher_config(config.teacher)
+    if config.reward_model is None:
+        model, weights = RewardModel.from_pretrained(config.reward, config.device), f"trained: {config.reward}"
+    else:
+        size = RewardModelConfig.from_dict(config.reward_model)
+        model, weights = random_student(size, config.device, config.seed), "random: speed does not depend on them"
+    teacher = None if settings is None else Teacher(settings, config.device, config.seed)
+    figures = {"student_weights": weights, **rate(model, config.candidates, config.frames, config.repeats, config.seed)}
+    if teacher is None:
+        return {**figures, "missing": {"student_over_teacher": "no teacher was named: teacher=qwen3_vl_2b"}}
+    return {**figures, **beside_teacher(model, teacher, config.repeats, config.seed)}
 
 
 VERB = Verb("bench", "times decoding, planning, long streams and scoring on this machine", BenchConfig, run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import MISSING
 
-from roboalign_core.benchmark import Benchmark, Split
+from roboalign_core.benchmark import Benchmark, Pair, Split
 from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.evaluation.ranking import auc, pairwise_accuracy, spearman
 from roboalign_core.evaluation.report import write_report
+from roboalign_core.evaluation.reward_figures import Figures, mean_of, wins
 from roboalign_core.evaluation.reward_pairs import (
     FOLLOWING,
     SMOOTH,
@@ -28,14 +29,16 @@ from roboalign_core.evaluation.reward_pairs import (
     shuffle_frames,
     swap_instructions,
 )
+from roboalign_core.evaluation.reward_real import real_above_degraded
 from roboalign_core.evaluation.reward_report import report_sections
-from roboalign_core.evaluation.statistics import Interval, bootstrap_groups
+from roboalign_core.evaluation.reward_second import second_judge
 from roboalign_core.evaluation.study import Study
 from roboalign_core.reward.data import PairVideos
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.rubric import HIGHEST, KEYS
 
-_LEAST = 2  # recorded episodes that an interval needs
+REAL = ("bair", "bridge", "droid", "language_table", "rosbag", "rt1")
+_NO_TRAINING = "the benchmark has no training pairs: study.trained_on names the one that the student was trained on"
 
 
 @dataclass
@@ -46,6 +49,11 @@ class RewardStudyConfig:
         reward: bundled name or folder of the student.
         benchmark: folder.
         split: of the benchmark that the figures are taken on.
+        trained_on: folder of the benchmark whose training split gives the mean that a student has to beat; None for
+            ``benchmark`` itself. Where that split is empty, the gains over the mean are left out.
+        real: sources of recordings that are no simulator's.
+        second_judge: table of another judge's scores of the benchmark's pairs, as ``benchmark annotate`` writes it;
+            None: there is none.
         resamples: of the bootstrap over recorded episodes.
         batch: videos that are scored at once.
         videos: in the report.
@@ -55,6 +63,9 @@ class RewardStudyConfig:
     reward: str = "tabletop"
     benchmark: str = MISSING
     split: str = "test"
+    trained_on: str | None = None
+    real: list[str] = field(default_factory=lambda: list(REAL))
+    second_judge: str | None = None
     resamples: int = 2000
     batch: int = 64
     videos: int = 8
@@ -80,18 +91,22 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
     model = RewardModel.from_pretrained(config.reward)
     benchmark = Benchmark.open(config.benchmark)
     benchmark.verify()
-    pairs, train = benchmark.subset(Split(config.split)), benchmark.subset(Split.TRAIN)
-    for name, found in ((config.split, pairs), ("train", train)):
-        if not found:
-            raise RoboAlignError(f"study.benchmark: expected pairs of the split {name}, found none in {benchmark.path}")
+    pairs = benchmark.subset(Split(config.split))
+    if not pairs:
+        raise RoboAlignError(
+            f"study.benchmark: expected pairs of the split {config.split}, found none in {benchmark.path}"
+        )
+    mean = _training_mean(benchmark, config.trained_on)
     videos = PairVideos(benchmark, model.config.size)
     data = score_pairs(model, videos, pairs, config.batch)
-    figures = _Figures(config)
-    _quality(figures, data, scores_of(train).raw.mean(0))
+    figures = Figures(config.resamples, config.seed)
+    _quality(figures, data, mean)
     swapped = swap_instructions(model, videos, data, config.batch, config.seed)
     shuffled = shuffle_frames(model, videos, data, config.batch, config.seed)
     _sensitivity(figures, swapped, shuffled)
     damage = _degradations(figures, data)
+    real = real_above_degraded(figures, data, config.real)
+    judged = second_judge(figures, data, config.second_judge, len(benchmark.pairs))
     figures.missing["student_over_teacher"] = "a study scores with the student alone; see roboalign bench suite=reward"
     result = {
         **figures.values,
@@ -99,57 +114,48 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
         "pairs": len(pairs),
         "episodes": len(set(data.groups)),
     }
-    sections = report_sections(result, data, videos, damage, _sources(data), config.videos)
+    sections = report_sections(result, data, videos, damage, _sources(data), real["sources"], config.videos)
     write_report(Path(out) / "report.html", "Student reward model on held-out videos", sections)
-    detail = {"degradations": damage, "sources": _sources(data), "swapped": len(swapped.rows)}
+    detail = {
+        "degradations": damage,
+        "sources": _sources(data),
+        "swapped": len(swapped.rows),
+        "real": real,
+        "second_judge_pairs": judged,
+    }
     return {**result, "missing": figures.missing, "detail": detail}
 
 
-class _Figures:
-    """Figures with their intervals, and why some are missing."""
+def _training_mean(benchmark: Benchmark, trained_on: str | None) -> NDArray[np.float32] | None:
+    """(6,) mean scores of a training split; None where the benchmark has none.
 
-    def __init__(self, config: RewardStudyConfig) -> None:
-        self.config = config
-        self.values: dict[str, float] = {}
-        self.missing: dict[str, str] = {}
-
-    def add(self, name: str, groups: list[str], statistic: Any, why: str) -> Interval | None:
-        """A statistic of row numbers; ``why`` says what it means if it has no value."""
-        if len(set(groups)) < _LEAST:
-            self.missing[name] = f"fewer than {_LEAST} recorded episodes: {why}"
-            return None
-        try:
-            interval = bootstrap_groups(statistic, groups, resamples=self.config.resamples, seed=self.config.seed)
-        except RoboAlignError:
-            self.missing[name] = why
-            return None
-        self.values |= interval.as_results(name)
-        return interval
-
-    def put(self, name: str, interval: Interval | None, why: str) -> None:
-        """An interval that was found elsewhere."""
-        if interval is None:
-            self.missing[name] = why
-        else:
-            self.values |= interval.as_results(name)
+    Raises:
+        RoboAlignError: ``trained_on`` is no benchmark, or has no training pairs.
+    """
+    train = (Benchmark.open(trained_on) if trained_on else benchmark).subset(Split.TRAIN)
+    if trained_on and not train:
+        raise RoboAlignError(f"study.trained_on: expected pairs of the split train, found none in {trained_on}")
+    return scores_of(train).raw.mean(0) if train else None
 
 
-def _quality(figures: _Figures, data: Scored, mean: NDArray[np.float32]) -> None:
-    """Errors, gains over the training split's mean, and orders."""
+def _quality(figures: Figures, data: Scored, mean: NDArray[np.float32] | None) -> None:
+    """Errors, gains over the training split's mean where there is one, and orders."""
     labels, found = data.labels.raw.astype(np.float64), data.predicted.raw.astype(np.float64)
-    columns = {key: (labels[:, k], found[:, k], float(mean[k])) for k, key in enumerate(KEYS)}
-    columns["total"] = (labels.sum(1), found.sum(1), float(mean.sum()))
-    for key, (label, score, guess) in columns.items():
-        error, blind = np.abs(score - label), np.abs(guess - label)
-        figures.add(f"{key}_mae", data.groups, _mean(error), "no pairs")
-        gain = _gain(error, blind)
-        figures.add(f"{key}_gain_over_mean_pct", data.groups, gain, "the training mean makes no error")
+    columns = {key: (labels[:, k], found[:, k]) for k, key in enumerate(KEYS)}
+    columns["total"] = (labels.sum(1), found.sum(1))
+    guesses = None if mean is None else dict(zip(columns, [*mean.tolist(), float(mean.sum())], strict=True))
+    for key, (label, score) in columns.items():
+        error = np.abs(score - label)
+        figures.add(f"{key}_mae", data.groups, mean_of(error), "no pairs")
+        if guesses is None:
+            figures.missing[f"{key}_gain_over_mean_pct"] = _NO_TRAINING
+        else:
+            gain = _gain(error, np.abs(guesses[key] - label))
+            figures.add(f"{key}_gain_over_mean_pct", data.groups, gain, "the training mean makes no error")
         order = _pairs_of(spearman, label, score)
         figures.add(f"{key}_spearman", data.groups, order, f"all labels of {key} are the same in most resamples")
-    label, score, _ = columns["total"]
-    accuracy = pairwise_accuracy(
-        label, score, data.groups, resamples=figures.config.resamples, seed=figures.config.seed
-    )
+    label, score = columns["total"]
+    accuracy = pairwise_accuracy(label, score, data.groups, resamples=figures.resamples, seed=figures.seed)
     figures.put("pairwise_accuracy", accuracy, "all labels are the same")
     errors = np.abs(found - labels) / HIGHEST
     unsure = _pairs_of(spearman, (data.predicted.uncertainty / HIGHEST).mean(1), errors.mean(1))
@@ -162,33 +168,33 @@ def _quality(figures: _Figures, data: Scored, mean: NDArray[np.float32]) -> None
         figures.add(name, groups, _pairs_of(auc, truth, scores), why)
 
 
-def _sensitivity(figures: _Figures, swapped: Compared, shuffled: Compared) -> None:
+def _sensitivity(figures: Figures, swapped: Compared, shuffled: Compared) -> None:
     """How often, and by how much, a wrong instruction or a wrong order of frames scores lower."""
     why = "needs recorded videos that do what their instruction says, and another instruction"
     drop = swapped.before - swapped.after
-    figures.add("instruction_swap_win_rate", swapped.groups, _mean(_wins(drop[:, FOLLOWING])), why)
-    figures.add("instruction_swap_total_win_rate", swapped.groups, _mean(_wins((drop * HIGHEST).sum(1))), why)
-    figures.add("instruction_swap_total_drop", swapped.groups, _mean((drop * HIGHEST).sum(1)), why)
+    figures.add("instruction_swap_win_rate", swapped.groups, mean_of(wins(drop[:, FOLLOWING])), why)
+    figures.add("instruction_swap_total_win_rate", swapped.groups, mean_of(wins((drop * HIGHEST).sum(1))), why)
+    figures.add("instruction_swap_total_drop", swapped.groups, mean_of((drop * HIGHEST).sum(1)), why)
     why = "needs recorded videos of at least 3 frames"
     drop = shuffled.before - shuffled.after
-    figures.add("shuffle_win_rate", shuffled.groups, _mean(_wins(drop[:, SMOOTH])), why)
-    figures.add("shuffle_total_drop", shuffled.groups, _mean((drop * HIGHEST).sum(1)), why)
+    figures.add("shuffle_win_rate", shuffled.groups, mean_of(wins(drop[:, SMOOTH])), why)
+    figures.add("shuffle_total_drop", shuffled.groups, mean_of((drop * HIGHEST).sum(1)), why)
 
 
-def _degradations(figures: _Figures, data: Scored) -> list[dict[str, Any]]:
+def _degradations(figures: Figures, data: Scored) -> list[dict[str, Any]]:
     """For each degradation: does it lower the dimensions that the benchmark lowers for it?"""
     names = sorted({applied.name for pair in data.pairs for applied in pair.degradations})
     rows: list[dict[str, Any]] = []
     every_drop, every_group = [], list[str]()
     for name in names:
-        compared, meant = beside_clean(data, name)
+        compared, meant = beside_clean(data, lambda pair: _has_alone(pair, name))  # noqa: B023 - called now
         chosen = np.flatnonzero((meant > 0).any(1))
         lowered = meant[chosen] > 0
         drop = (compared.before - compared.after)[chosen]
         mean_drop = (drop * lowered).sum(1) / np.maximum(lowered.sum(1), 1)
         groups = [compared.groups[row] for row in chosen]
         why = "no video with it alone, beside an undamaged one, that the benchmark scores lower for it"
-        interval = figures.add(f"degradation_{name}_drop", groups, _mean(mean_drop), why)
+        interval = figures.add(f"degradation_{name}_drop", groups, mean_of(mean_drop), why)
         if interval is None:
             continue
         every_drop.append(mean_drop)
@@ -197,10 +203,14 @@ def _degradations(figures: _Figures, data: Scored) -> list[dict[str, Any]]:
         labels = {f"{key}_label_drop": float(meant[chosen, k].mean()) for k, key in enumerate(KEYS)}
         row = {"degradation": name, "videos": len(chosen), "drop": interval.value}
         limits = {"drop_ci_low": interval.low, "drop_ci_high": interval.high}
-        rows.append({**row, **limits, "win_rate": float(_wins(mean_drop).mean()), **shares, **labels})
+        rows.append({**row, **limits, "win_rate": float(wins(mean_drop).mean()), **shares, **labels})
     drops = np.concatenate(every_drop) if every_drop else np.empty(0)
-    figures.add("degradation_win_rate", every_group, _mean(_wins(drops)), "no damaged videos beside undamaged ones")
+    figures.add("degradation_win_rate", every_group, mean_of(wins(drops)), "no damaged videos beside undamaged ones")
     return rows
+
+
+def _has_alone(pair: Pair, name: str) -> bool:
+    return [applied.name for applied in pair.degradations] == [name]
 
 
 def _sources(data: Scored) -> list[dict[str, Any]]:
@@ -219,15 +229,6 @@ def _sources(data: Scored) -> list[dict[str, Any]]:
         finite = {key: value for key, value in values.items() if np.isfinite(value)}
         rows.append({"source": str(source), "pairs": len(here), **finite})
     return rows
-
-
-def _wins(drop: Array) -> Array:
-    """1 where something fell, a half where it stayed."""
-    return np.asarray((drop > 0) + 0.5 * (drop == 0))
-
-
-def _mean(values: Array) -> Any:
-    return lambda rows: float(values[rows].mean())
 
 
 def _gain(error: Array, blind: Array) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,20 +121,20 @@ def shuffle_frames(model: RewardModel, videos: PairVideos, data: Scored, batch: 
     return _compare(model, data, rows, zip(frames, texts, strict=True), batch, "shuffling frames")
 
 
-def beside_clean(data: Scored, name: str) -> tuple[Compared, Array]:
-    """Videos with one degradation alone, beside the undamaged video of the same recording and instruction.
+def beside_clean(data: Scored, wanted: Callable[[Pair], bool]) -> tuple[Compared, Array]:
+    """Wanted videos beside the undamaged video of the same recording, camera and instruction, where there is one.
 
     Also returns how much lower the benchmark scores the damaged ones, (N, 6) as shares of the highest.
     """
     clean = {
-        (pair.parent, pair.instruction): row
+        (pair.store, pair.parent, pair.instruction): row
         for row, pair in enumerate(data.pairs)
         if pair.origin is Origin.RECORDED and not pair.degradations
     }
     rows, partners = [], []
     for row, pair in enumerate(data.pairs):
-        partner = clean.get((pair.parent, pair.instruction))
-        if [applied.name for applied in pair.degradations] == [name] and partner is not None:
+        partner = clean.get((pair.store, pair.parent, pair.instruction))
+        if partner is not None and wanted(pair):
             rows.append(row)
             partners.append(partner)
     found, labels = (scores.normalised.astype(np.float64) for scores in (data.predicted, data.labels))

@@ -21,6 +21,7 @@ def report_sections(
     videos: PairVideos,
     degradations: Sequence[Mapping[str, Any]],
     sources: Sequence[Mapping[str, Any]],
+    real: Sequence[Mapping[str, Any]],
     shown: int,
 ) -> list[Section]:
     """Plots of the six dimensions, tables, and the videos with the greatest and the smallest errors."""
@@ -33,6 +34,11 @@ def report_sections(
             table=[{key: row[key] for key in ("degradation", "videos", "drop", "win_rate")} for row in degradations],
         ),
         Section("Sources", table=list(sources)),
+        Section(
+            "Real recordings",
+            text="How often the student's total of a real recording is above that of a degraded version of it.",
+            table=list(real),
+        ),
         Section(
             "Videos",
             text="In turn: the greatest and the smallest errors of the total.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Question:
         return build_prompt(self.video, self.shown)
 
 
-Answers = Generator[tuple[Question, str], None, None]
+Answers = Generator[tuple[Question, str, ReplyError | None], None, None]
 
 
 class ChatJudge(Judge):
@@ -111,6 +111,8 @@ class ChatJudge(Judge):
         self._name, self.identity = name, dict(identity)
         self.sampling, self.shown, self.progress = sampling, shown, progress
         self._cache = ReplyCache(cache) if cache else None
+        self._rejected: ReplyCache | None = None
+        self._lock = threading.Lock()
         self.counts = {"asked": 0, "cached": 0, "rejected": 0}
 
     @property
@@ -120,7 +122,11 @@ class ChatJudge(Judge):
 
     @abstractmethod
     def _ask(self, questions: Sequence[Question]) -> Answers:
-        """Replies to all questions, in any order, each as soon as it is there."""
+        """Replies to all questions, in any order, each with what :meth:`_keep` says of it.
+
+        A reply is kept as soon as it is there, before anything else is asked, so that a process that is killed loses
+        none that it had.
+        """
 
     def judge(self, videos: Sequence[Video]) -> Judgement:
         """Mean and deviation of the samples of each video.
@@ -166,8 +172,7 @@ class ChatJudge(Judge):
             while open_ones:
                 rejected = []
                 with closing(self._ask(open_ones)) as answers:
-                    for question, reply in answers:
-                        error = self._examine(question, reply)
+                    for question, reply, error in answers:
                         if error:
                             rejected.append((question, error))
                         else:
@@ -196,18 +201,20 @@ class ChatJudge(Judge):
             for question, _ in rejected
         ]
 
-    @cached_property
+    @property
     def _rejects(self) -> ReplyCache:
         """Where replies without scores go."""
-        return self._cache or ReplyCache(tempfile.mkdtemp(prefix="roboalign-judge-"))
+        with self._lock:
+            self._rejected = self._rejected or self._cache or ReplyCache(tempfile.mkdtemp(prefix="roboalign-judge-"))
+            return self._rejected
 
-    def _examine(self, question: Question, reply: str) -> ReplyError | None:
-        """Keep a reply that gives scores; else say what is wrong with it, and where it is."""
-        self.counts["asked"] += 1
+    def _keep(self, question: Question, reply: str) -> ReplyError | None:
+        """Keep a reply that gives scores; else say what is wrong with it, and where it is. Threads may call it."""
+        self._count("asked")
         try:
             scores = parse_reply(reply).scores
         except ReplyError as error:
-            self.counts["rejected"] += 1
+            self._count("rejected")
             path = self._rejects.reject(question.key, question.attempt, reply)
             return ReplyError(
                 f"judge {self.name}: video {question.place}, sample {question.sample}, drawn {question.attempt + 1} "
@@ -217,6 +224,10 @@ class ChatJudge(Judge):
             facts = {"judge": self.name, "instruction": question.video.instruction, "scores": dict(scores)}
             self._cache.put(question.key, reply, facts)
         return None
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self.counts[name] += 1
 
 
 def _seed(key: str, attempt: int) -> int:

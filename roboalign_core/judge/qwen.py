@@ -65,7 +65,8 @@ class QwenJudge(ChatJudge):
             batch = questions[first : first + self.config.batch]
             prompts = [question.prompt() for question in batch]
             replies = self.engine.reply(prompts, sampling.temperature, sampling.max_tokens, batch[0].seed)
-            yield from zip(batch, replies, strict=True)
+            kept = [self._keep(question, reply) for question, reply in zip(batch, replies, strict=True)]
+            yield from zip(batch, replies, kept, strict=True)
 
 
 def fingerprint(model: str) -> str:

@@ -16,6 +16,7 @@ from roboalign_core.judge.budget import Budget, BudgetConfig
 from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig
 from roboalign_core.judge.frames import FORMATS, data_url
 from roboalign_core.judge.http import ChatClient, StoppedError
+from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.prompt import Prompt, PromptConfig
 from roboalign_core.judge.retry import RetryConfig
 
@@ -97,13 +98,13 @@ class ServerJudge(ChatJudge):
             under_way = {pool.submit(self._answer, client, stop, question): question for question in questions}
             for future in as_completed(under_way):
                 try:
-                    reply = future.result()
+                    reply, error = future.result()
                 except StoppedError:
                     continue
-                except RoboAlignError as error:
-                    failure = failure or error
+                except RoboAlignError as fault:
+                    failure = failure or fault
                     continue
-                yield under_way[future], reply
+                yield under_way[future], reply, error
         finally:
             stop.set()
             client.close()
@@ -118,11 +119,12 @@ class ServerJudge(ChatJudge):
             raise RoboAlignError(f"{config.key_variable}: expected an API key in one line of ASCII, found another text")
         return ChatClient(config.url, key, config.timeout_s, config.retry, self.budget, stop)
 
-    def _answer(self, client: ChatClient, stop: threading.Event, question: Question) -> str:
+    def _answer(self, client: ChatClient, stop: threading.Event, question: Question) -> tuple[str, ReplyError | None]:
         if stop.is_set():
             raise StoppedError
         try:
-            return client.ask(self._body(question))
+            reply = client.ask(self._body(question))
+            return reply, self._keep(question, reply)
         except RoboAlignError:
             stop.set()  # here, before this thread takes the next question
             raise

@@ -21,6 +21,7 @@ from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json, write_json
 from roboalign_core.verb import Verb
+from roboalign_sim.looks import Looks
 from roboalign_sim.recording import Recorder, recorder
 
 _BATCH = 64  # episodes per write
@@ -50,6 +51,7 @@ class CollectConfig:
         steps: frames per episode.
         stop_on_success: whether an episode ends early when its instruction is fulfilled.
         boxes: whether to record where in the image everything is seen (``observation.boxes``); a second rendering.
+        looks: of the table-top, for trying out what was trained on the standard look; see its class.
         policies: for each environment how often each of its policies acts; shares are normalised.
     """
 
@@ -62,6 +64,7 @@ class CollectConfig:
     steps: int = 30
     stop_on_success: bool = False
     boxes: bool = False
+    looks: Looks = field(default_factory=Looks)
     policies: dict[str, dict[str, float]] = field(default_factory=default_policies)
 
 
@@ -128,6 +131,7 @@ def _check(config: CollectConfig) -> None:
     for name, low in (("episodes", 1), ("workers", 1), ("steps", 2), ("size", 16), ("seed", 0)):
         if getattr(config, name) < low:
             raise RoboAlignError(f"collect {name}: expected at least {low}, found {getattr(config, name)}")
+    recorder(config.env).options(config.looks)
     known, shares = recorder(config.env).policies, config.policies.get(config.env, {})
     if not known.keys() >= shares.keys():
         raise RoboAlignError(f"collect policies.{config.env}: expected some of {sorted(known)}, found {sorted(shares)}")
@@ -153,7 +157,8 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
 def _open_store(config: CollectConfig) -> EpisodeStore:
     record = Path(config.out) / _RECORD
     if record.exists():
-        found, expected = {"boxes": False, **read_json(record)}, _settings(config)
+        defaults = {"boxes": False, "looks": dataclasses.asdict(Looks())}  # of records from before there were any
+        found, expected = {**defaults, **read_json(record)}, _settings(config)
         found["policies"] = _used(found.get("policies", {}))
         if found != expected:
             wrong = sorted(name for name in expected if found.get(name) != expected[name])
@@ -182,14 +187,15 @@ def _store_spec(config: CollectConfig) -> StoreSpec:
         height=config.size,
         width=config.size,
         action_names=kind.action_names,
-        extras=kind.columns(config.boxes),
-        source=config.env,
+        extras=kind.columns(config.boxes, config.looks),
+        source=kind.source_of(config.looks),
         camera=kind.camera,
     )
 
 
 def _recorder(config: CollectConfig) -> Recorder:
-    return recorder(config.env)(config.size, config.steps, config.stop_on_success, _shares(config), config.boxes)
+    kind = recorder(config.env)
+    return kind(config.size, config.steps, config.stop_on_success, _shares(config), config.boxes, config.looks)
 
 
 _worker_config: CollectConfig

@@ -24,6 +24,7 @@ from roboalign_sim.tasks import (
     push_direction,
     surface_gap,
     task_of,
+    with_other_object,
 )
 
 _PUSH_WAY = 0.06  # m that a wrong push, or one that touches nothing, is meant to go
@@ -46,9 +47,9 @@ class WrongObject:
 
     def act(self, observation: npt.NDArray[np.uint8], info: Mapping[str, Any]) -> Action:
         """The next action."""
-        state, target = info["state"], task_of(info["instruction"]).target
+        state = info["state"]
         self._start = self._start or state
-        goal = info["instruction"].replace(target.replace("_", " "), other_object(target).replace("_", " "))
+        goal = with_other_object(task_of(info["instruction"])).instruction
         return _still() if is_done(goal, self._start, state) else scaled(towards(goal, state))
 
 

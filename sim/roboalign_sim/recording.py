@@ -14,9 +14,10 @@ from roboalign_core.episodes import Episode
 from roboalign_core.episodes.boxes import BOXES, box_columns, boxes_of
 from roboalign_core.errors import RoboAlignError
 from roboalign_sim import lift_failures, robosuite, scene, tabletop
+from roboalign_sim.looks import Looks, source_of
 from roboalign_sim.policies import POLICIES, Policy, RandomPolicy
 from roboalign_sim.registry import make_env
-from roboalign_sim.tasks import INSTRUCTIONS, progress_all
+from roboalign_sim.tasks import instructions_of, progress_all
 
 
 class Recorder(ABC):
@@ -28,31 +29,67 @@ class Recorder(ABC):
         stop_on_success: whether an episode ends with the first frame that fulfils the instruction.
         shares: how often each policy acts.
         boxes: whether each frame's bounding boxes are recorded, too.
+        looks: how the scene looks; the standard look where None.
+
+    Raises:
+        RoboAlignError: the environment has no other look than its own.
     """
 
     env_name: ClassVar[str]
     fps: ClassVar[float]
     camera: ClassVar[str]
     action_names: ClassVar[tuple[str, ...]]
-    extras: ClassVar[Mapping[str, tuple[str, ...]]]
     seen: ClassVar[tuple[str, ...]]
     policies: ClassVar[Mapping[str, Callable[[], Policy]]]
 
     def __init__(
-        self, size: int, steps: int, stop_on_success: bool, shares: Mapping[str, float], boxes: bool = False
+        self,
+        size: int,
+        steps: int,
+        stop_on_success: bool,
+        shares: Mapping[str, float],
+        boxes: bool = False,
+        looks: Looks | None = None,
     ) -> None:
+        looks = looks or Looks()
         self._names = sorted(shares)
         total = sum(shares.values())
         self._shares = [shares[name] / total for name in self._names]
         self._made = {name: self.policies[name]() for name in self._names}
         self._steps, self._stop = steps, stop_on_success
         self._boxes = boxes
-        self.env = make_env(self.env_name, size=size, max_steps=steps, terminate_on_success=False, masks=boxes)
+        self._source = self.source_of(looks)
+        options = self.options(looks)
+        self.env = make_env(
+            self.env_name, size=size, max_steps=steps, terminate_on_success=False, masks=boxes, **options
+        )
 
     @classmethod
-    def columns(cls, boxes: bool) -> dict[str, tuple[str, ...]]:
+    def columns(cls, boxes: bool, looks: Looks | None = None) -> dict[str, tuple[str, ...]]:
         """Names of the extras' columns."""
-        return {**cls.extras, BOXES: box_columns(cls.seen)} if boxes else dict(cls.extras)
+        extras = cls.extras(looks or Looks())
+        return {**extras, BOXES: box_columns(cls.seen)} if boxes else extras
+
+    @classmethod
+    def source_of(cls, looks: Looks) -> str:
+        """What episodes say that they are from."""
+        return cls.env_name
+
+    @classmethod
+    def options(cls, looks: Looks) -> dict[str, Any]:
+        """Arguments of the environment that make it look so.
+
+        Raises:
+            RoboAlignError: it has no other look than its own.
+        """
+        if looks != Looks():
+            raise RoboAlignError(f"collect looks: expected the standard look for env={cls.env_name}, found {looks}")
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def extras(cls, looks: Looks) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of what is recorded beside frames and actions."""
 
     @abstractmethod
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
@@ -80,7 +117,7 @@ class Recorder(ABC):
             instruction=info["instruction"],
             success=bool(info["success"]),
             fps=self.fps,
-            source=self.env_name,
+            source=self._source,
             camera=self.camera,
             extras={name: np.stack([row[name] for row in rows]) for name in rows[0]},
         )
@@ -101,12 +138,23 @@ class TabletopRecorder(Recorder):
     fps = tabletop.FPS
     camera = "front"
     action_names = tabletop.ACTION_NAMES
-    extras: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "observation.state": tabletop.STATE_NAMES,
-        "progress": INSTRUCTIONS,
-    }
     seen = scene.MASKED
     policies = POLICIES
+
+    @classmethod
+    def source_of(cls, looks: Looks) -> str:
+        """See :class:`Recorder`."""
+        return source_of(looks.colours)
+
+    @classmethod
+    def options(cls, looks: Looks) -> dict[str, Any]:
+        """See :class:`Recorder`."""
+        return {"looks": looks}
+
+    @classmethod
+    def extras(cls, looks: Looks) -> dict[str, tuple[str, ...]]:
+        """See :class:`Recorder`."""
+        return {"observation.state": tabletop.STATE_NAMES, "progress": instructions_of(looks.colours)}
 
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
         """See :class:`Recorder`."""
@@ -123,10 +171,6 @@ class RobosuiteLiftRecorder(Recorder):
     fps = robosuite.FPS
     camera = "oblique"
     action_names = robosuite.ACTION_NAMES
-    extras: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "observation.state": robosuite.STATE_NAMES,
-        "progress": (robosuite.INSTRUCTION,),
-    }
     seen = robosuite.MASKED
     policies: ClassVar[Mapping[str, Callable[[], Policy]]] = {
         "expert": robosuite.LiftExpert,
@@ -134,6 +178,11 @@ class RobosuiteLiftRecorder(Recorder):
         "miss": lift_failures.Miss,
         "drop": lift_failures.Drop,
     }
+
+    @classmethod
+    def extras(cls, looks: Looks) -> dict[str, tuple[str, ...]]:
+        """See :class:`Recorder`."""
+        return {"observation.state": robosuite.STATE_NAMES, "progress": (robosuite.INSTRUCTION,)}
 
     def extra_rows(self, start: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
         """See :class:`Recorder`."""

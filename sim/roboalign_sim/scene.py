@@ -23,9 +23,22 @@ CUBE_HEIGHT = 0.055  # m
 CYLINDER_HEIGHT = 0.045  # m
 OBJECT_LIMIT = 0.168  # m, an object's centre stays within +- this
 ZONE_RADIUS = 0.045  # m
-OBJECTS = ("red_cube", "blue_cylinder")
+OBJECTS = ("red_cube", "blue_cylinder")  # named by their standard colours
 MASKED = ("finger", *OBJECTS, "zone")
 TIMESTEP = 0.005  # s
+
+COLOURS: dict[str, dict[str, str]] = {
+    "standard": {"red_cube": "red", "blue_cylinder": "blue"},
+    "swapped": {"red_cube": "blue", "blue_cylinder": "red"},
+    "orange_cyan": {"red_cube": "orange", "blue_cylinder": "cyan"},
+}
+"""What the objects are painted with, by scheme."""
+_RGB = {
+    "red": "0.92 0.10 0.08",
+    "blue": "0.08 0.22 0.95",
+    "orange": "0.95 0.45 0.05",
+    "cyan": "0.05 0.75 0.85",
+}
 
 TABLE_RGB = (0.50, 0.50, 0.52)
 LIGHT_STRENGTH = 0.55
@@ -52,7 +65,7 @@ def _camera() -> str:
     )
 
 
-def _object(name: str, shape: str, rgba: str) -> str:
+def _object(name: str, shape: str, colour: str) -> str:
     height = CUBE_HEIGHT if name == "red_cube" else CYLINDER_HEIGHT
     slide = f'type="slide" frictionloss="{_OBJECT_FRICTION_N}" range="{-OBJECT_LIMIT} {OBJECT_LIMIT}" limited="true"'
     return f"""
@@ -60,12 +73,23 @@ def _object(name: str, shape: str, rgba: str) -> str:
       <joint name="{name}_x" axis="1 0 0" {slide}/>
       <joint name="{name}_y" axis="0 1 0" {slide}/>
       <joint name="{name}_yaw" axis="0 0 1" type="hinge" frictionloss="{_YAW_FRICTION_NM}" damping="0.0005"/>
-      <geom name="{name}" {shape} mass="0.15" rgba="{rgba}" contype="1" conaffinity="1"/>
+      <geom name="{name}" {shape} mass="0.15" rgba="{_RGB[colour]} 1" contype="1" conaffinity="1"/>
     </body>"""
 
 
-def build_xml(height: int, width: int) -> str:
-    """MJCF of the scene, with an offscreen buffer of ``height`` x ``width`` pixels."""
+def words(name: str, colours: str) -> str:
+    """An object in words under a scheme of ``COLOURS``, e.g. ``"red cube"``."""
+    return f"{COLOURS[colours][name]} {shape(name)}"
+
+
+def shape(name: str) -> str:
+    """An object's shape in words, which no paint changes."""
+    return name.rsplit("_", 1)[1]
+
+
+def build_xml(height: int, width: int, colours: str = "standard") -> str:
+    """MJCF of the scene, with an offscreen buffer of ``height`` x ``width`` pixels; objects in a scheme's colours."""
+    paint = COLOURS[colours]
     cube = f'type="box" size="{OBJECT_HALF} {OBJECT_HALF} {CUBE_HEIGHT / 2}"'
     cylinder = f'type="cylinder" size="{OBJECT_HALF} {CYLINDER_HEIGHT / 2}"'
     xy_range = f'range="{-FINGER_XY_LIMIT} {FINGER_XY_LIMIT}" limited="true"'
@@ -98,8 +122,8 @@ def build_xml(height: int, width: int) -> str:
     <body name="zone" mocap="true">
       <geom name="zone" type="cylinder" size="{ZONE_RADIUS} 0.0004" pos="0 0 0.0004" rgba="0.10 0.72 0.22 1"/>
     </body>
-    {_object("red_cube", cube, "0.92 0.10 0.08 1")}
-    {_object("blue_cylinder", cylinder, "0.08 0.22 0.95 1")}
+    {_object("red_cube", cube, paint["red_cube"])}
+    {_object("blue_cylinder", cylinder, paint["blue_cylinder"])}
     <body name="carriage">
       <joint name="finger_x" type="slide" axis="1 0 0" {xy_range}/>
       <joint name="finger_y" type="slide" axis="0 1 0" {xy_range}/>

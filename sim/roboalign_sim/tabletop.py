@@ -14,8 +14,9 @@ from gymnasium import spaces
 from roboalign_core.errors import RoboAlignError
 from roboalign_sim import scene
 from roboalign_sim.actions import checked_action
+from roboalign_sim.looks import Looks, moved_camera
 from roboalign_sim.rendering import Camera, mujoco
-from roboalign_sim.tasks import INSTRUCTIONS, Task, is_success, progress, progress_all, task_of
+from roboalign_sim.tasks import Task, instructions_of, is_success, progress, progress_all, task_of
 
 FPS = 5.0  # control steps per second
 STEP_METRES = 0.03  # an action of 1 moves the tip by this
@@ -45,6 +46,7 @@ class SimState:
     last_progress: float
     table_rgb: npt.NDArray[np.float32]
     light: npt.NDArray[np.float32]
+    camera: npt.NDArray[np.float64]
 
 
 def state_vector(state: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float32]:
@@ -80,6 +82,7 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         randomise_appearance: whether a reset draws the table's tint and the light.
         masks: whether ``info`` has the masks (costs a second rendering).
         instructions: the instructions that a reset draws from; all of them by default.
+        looks: colours of the objects, and how far a reset moves the camera; the standard look by default.
 
     Raises:
         RoboAlignError: an argument, an instruction or an action is not one that the table-top knows.
@@ -94,16 +97,19 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         terminate_on_success: bool = True,
         randomise_appearance: bool = True,
         masks: bool = False,
-        instructions: tuple[str, ...] = INSTRUCTIONS,
+        instructions: tuple[str, ...] | None = None,
         render_mode: str | None = "rgb_array",
+        looks: Looks | None = None,
     ) -> None:
         if size < 16 or max_steps < 1:
             raise RoboAlignError(f"tabletop: expected size >= 16 and max_steps >= 1, found {size} and {max_steps}")
         if render_mode not in (None, "rgb_array"):
             raise RoboAlignError(f'tabletop: expected render_mode "rgb_array" or None, found {render_mode!r}')
-        if not instructions:
+        self.looks = looks or Looks()
+        chosen = instructions_of(self.looks.colours) if instructions is None else instructions
+        if not chosen:
             raise RoboAlignError("tabletop: expected at least one instruction, found none")
-        self.instructions = tuple(task_of(instruction).instruction for instruction in instructions)
+        self.instructions = tuple(self._task(instruction).instruction for instruction in chosen)
         self.size, self.max_steps = size, max_steps
         self.terminate_on_success = terminate_on_success
         self.randomise_appearance = randomise_appearance
@@ -112,11 +118,13 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (len(ACTION_NAMES),), np.float32)
 
-        self._model = mujoco.MjModel.from_xml_string(scene.build_xml(size, size))
+        self._model = mujoco.MjModel.from_xml_string(scene.build_xml(size, size, self.looks.colours))
         self._data = mujoco.MjData(self._model)
         self._signature = mujoco.mjtState.mjSTATE_INTEGRATION
         self._camera = Camera(self._model, "front", size)
         self._table = self._model.geom("table").id
+        self._camera_id = self._model.camera("front").id
+        self._front = self._camera_pose()
         self._ready = False
         self._instruction = self.instructions[0]
         self._start: dict[str, npt.NDArray[np.float64]] = {}
@@ -132,12 +140,12 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         super().reset(seed=seed)
         options = dict(options or {})
         drawn = self.instructions[int(self.np_random.integers(len(self.instructions)))]
-        task = task_of(options.pop("instruction", drawn))
+        task = self._task(options.pop("instruction", drawn))
         if options:
             raise RoboAlignError(f'tabletop reset: expected options with "instruction" only, found {sorted(options)}')
         self._instruction = task.instruction
         self._place(_draw_layout(self.np_random, task))
-        self._set_appearance(*self._draw_appearance())
+        self._set_appearance(*self._draw_appearance(), moved_camera(self._front, self.looks, self.np_random))
         self._start = self.state()
         self._steps = 0
         self._last_progress = progress(self._instruction, self._start, self._start)
@@ -194,7 +202,7 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
         return self._instruction
 
     def progress_all(self) -> npt.NDArray[np.float32]:
-        """Progress since the reset for every instruction, (K,) in the order of ``INSTRUCTIONS``."""
+        """Progress since the reset for every instruction, (K,) in the order of ``tasks.instructions_of``."""
         return progress_all(self._start, self.state())
 
     def get_state(self) -> SimState:
@@ -209,19 +217,23 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             self._last_progress,
             self._model.geom_rgba[self._table, :3].copy(),
             self._model.light_diffuse[0].copy(),
+            self._camera_pose(),
         )
 
     def set_state(self, state: SimState) -> None:
         """Continue from a snapshot, of this environment or of another one of its kind."""
         mujoco.mj_setState(self._model, self._data, state.physics, self._signature)
         mujoco.mj_forward(self._model, self._data)
-        self._instruction = task_of(state.instruction).instruction
+        self._instruction = self._task(state.instruction).instruction
         self._start = {name: value.copy() for name, value in state.start.items()}
         self._steps, self._last_progress = state.steps, state.last_progress
-        self._set_appearance(state.table_rgb, state.light)
+        self._set_appearance(state.table_rgb, state.light, state.camera)
         self._ready = True
 
     # -- inside
+
+    def _task(self, instruction: str) -> Task:
+        return task_of(instruction, self.looks.colours)
 
     def _info(self) -> dict[str, Any]:
         state = self.state()
@@ -262,9 +274,18 @@ class TabletopEnv(gym.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
             table, light = table + tint, light * strength
         return table.astype(np.float32), light.astype(np.float32)
 
-    def _set_appearance(self, table_rgb: npt.NDArray[np.float32], light: npt.NDArray[np.float32]) -> None:
-        self._model.geom_rgba[self._table, :3] = table_rgb
-        self._model.light_diffuse[0] = light
+    def _set_appearance(
+        self, table_rgb: npt.NDArray[np.float32], light: npt.NDArray[np.float32], camera: npt.NDArray[np.float64]
+    ) -> None:
+        model, number = self._model, self._camera_id
+        model.geom_rgba[self._table, :3] = table_rgb
+        model.light_diffuse[0] = light
+        model.cam_pos[number], model.cam_quat[number] = camera[:3], camera[3:]
+        mujoco.mj_camlight(model, self._data)
+
+    def _camera_pose(self) -> npt.NDArray[np.float64]:
+        """Position in metres and quaternion, (7,)."""
+        return np.concatenate([self._model.cam_pos[self._camera_id], self._model.cam_quat[self._camera_id]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The table-top's instructions: what each means, when it is done, and how near a state is to done.
 
 A *state* is a mapping with ``finger`` (3,), ``red_cube`` (4,) and ``blue_cylinder`` (4,) as x, y, z, yaw, and ``zone``
-(2,); metres and radians in the frame of :mod:`roboalign_sim.scene`.
+(2,); metres and radians in the frame of :mod:`roboalign_sim.scene`. Objects are called so whatever their paint; the
+words of an instruction follow the paint.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_sim.scene import CLEARANCE_Z, FINGER_RADIUS, OBJECT_HALF, OBJECTS, ZONE_RADIUS
+from roboalign_sim.scene import CLEARANCE_Z, COLOURS, FINGER_RADIUS, OBJECT_HALF, OBJECTS, ZONE_RADIUS, words
 
 State = Mapping[str, npt.NDArray[np.float64]]
 
@@ -47,31 +48,51 @@ class Task:
     direction: tuple[float, float] | None = None
 
 
-def _all_tasks() -> dict[str, Task]:
+def _all_tasks(colours: str) -> dict[str, Task]:
     tasks: list[Task] = []
     for target in OBJECTS:
-        name = target.replace("_", " ")
+        name = words(target, colours)
         tasks.append(Task(f"reach the {name}", "reach", target))
         tasks += [Task(f"push the {name} {word}", "push", target, vector) for word, vector in DIRECTIONS.items()]
         tasks.append(Task(f"push the {name} to the green zone", "zone", target))
     return {task.instruction: task for task in tasks}
 
 
-TASKS: dict[str, Task] = _all_tasks()
-INSTRUCTIONS: tuple[str, ...] = tuple(TASKS)
+_TASKS: dict[str, dict[str, Task]] = {colours: _all_tasks(colours) for colours in COLOURS}
+_EVERY_TASK: dict[str, Task] = {name: task for tasks in _TASKS.values() for name, task in tasks.items()}
+INSTRUCTIONS: tuple[str, ...] = tuple(_TASKS["standard"])
 
 
-def task_of(instruction: str) -> Task:
+def instructions_of(colours: str) -> tuple[str, ...]:
+    """The instructions under a scheme of ``scene.COLOURS``: the same tasks in the same order, in other words."""
+    return tuple(_TASKS[colours])
+
+
+def task_of(instruction: str, colours: str | None = None) -> Task:
     """The task of an instruction.
+
+    Args:
+        instruction: in words.
+        colours: the scheme whose words are known; None for those of all.
 
     Raises:
         RoboAlignError: the table-top does not know the instruction.
     """
+    tasks = _EVERY_TASK if colours is None else _TASKS[colours]
     try:
-        return TASKS[instruction]
+        return tasks[instruction]
     except (KeyError, TypeError):
-        known = "; ".join(INSTRUCTIONS)
+        known = "; ".join(tasks)
         raise RoboAlignError(f"instruction: expected one of [{known}], found {instruction!r}") from None
+
+
+def with_other_object(task: Task) -> Task:
+    """The same task with the other object."""
+    return next(
+        other
+        for other in _TASKS["standard"].values()
+        if (other.kind, other.direction) == (task.kind, task.direction) and other.target != task.target
+    )
 
 
 def surface_gap(state: State, target: str) -> float:
@@ -125,7 +146,7 @@ def progress(instruction: str, start: State, state: State) -> float:
 
 
 def progress_all(start: State, state: State) -> npt.NDArray[np.float32]:
-    """:func:`progress` for every instruction: (K,) float32 in the order of ``INSTRUCTIONS``."""
+    """:func:`progress` for every instruction: (K,) float32 in the order of ``instructions_of``, any scheme."""
     return np.array([progress(instruction, start, state) for instruction in INSTRUCTIONS], np.float32)
 
 

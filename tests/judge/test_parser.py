@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -129,22 +131,54 @@ VALUES = st.recursive(
 )
 
 
-def scores_or_one_error(text: str) -> None:
+def scores_or_one_error(text: str) -> bool:
+    """Whether it gave scores, all of them in their ranges."""
     try:
         found = parse_reply(text)
     except ReplyError as error:
         if not str(error).startswith("reply: "):
             raise
-        return
+        return False
     assert tuple(found.scores) == KEYS
     raw = np.array(list(found.scores.values()))
     assert ((raw >= 0) & (raw <= HIGHEST)).all()
+    return True
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(PIECES | st.text(max_size=8), max_size=12).map("".join))
 def test_any_text_gives_scores_or_one_error(text: str) -> None:
     scores_or_one_error(text)
+
+
+def test_ten_thousand_damaged_replies_give_scores_or_one_error() -> None:
+    rng = np.random.default_rng(0)
+    intact = [TEXT, OTHER, f"```json\n{TEXT}\n```", f"<think>Perhaps {OTHER}?</think>\n{TEXT}", repr(GOOD)]
+    outcomes = Counter(scores_or_one_error(damaged(intact[n % len(intact)], rng)) for n in range(10_000))
+    assert min(outcomes[True], outcomes[False]) > 1000  # neither is rare
+
+
+def damaged(text: str, rng: np.random.Generator) -> str:
+    """A reply after up to six changes: cut, doubled, shuffled, overwritten, other numbers."""
+    for _ in range(rng.integers(1, 7)):
+        first, last = sorted(int(place) for place in rng.integers(0, len(text) + 1, 2))
+        last = min(last, first + int(rng.integers(1, 40)))
+        part = text[first:last]
+        kind = rng.integers(6)
+        if kind == 0:
+            part = ""
+        elif kind == 1:
+            part *= 2
+        elif kind == 2:
+            part = "".join(rng.permutation(list(part))) if part else ""
+        elif kind == 3:
+            part = "".join(chr(int(code)) for code in rng.integers(1, 0xD800, len(part)))
+        elif kind == 4:
+            part = re.sub(r"\d", lambda _: str(rng.choice([-1, 0, 0.5, 3, 9, 1e300])), part)
+        else:
+            part += str(rng.choice(["{", "}", '"', "</think>", "NaN", ": 7,", "\x00", "```"]))
+        text = text[:first] + part + text[last:]
+    return text
 
 
 @settings(deadline=None, max_examples=100)

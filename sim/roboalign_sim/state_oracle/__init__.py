@@ -2,6 +2,6 @@
 
 from roboalign_sim.state_oracle.checks import Finding
 from roboalign_sim.state_oracle.lift import LIFT, LiftOracle
-from roboalign_sim.state_oracle.tabletop import TABLETOP, TabletopOracle
+from roboalign_sim.state_oracle.tabletop import TABLETOP, TABLETOP_ORANGE_CYAN, TABLETOP_SWAPPED, TabletopOracle
 
-__all__ = ["LIFT", "TABLETOP", "Finding", "LiftOracle", "TabletopOracle"]
+__all__ = ["LIFT", "TABLETOP", "TABLETOP_ORANGE_CYAN", "TABLETOP_SWAPPED", "Finding", "LiftOracle", "TabletopOracle"]

@@ -22,13 +22,13 @@ STATE = "observation.state"
 class SimOracle(ABC):
     """A :class:`~roboalign_core.benchmark.oracles.StateOracle` over the state that a recorder of ours keeps."""
 
-    source: ClassVar[str]
+    source: str
     columns: ClassVar[tuple[str, ...]]
-    instructions: ClassVar[tuple[str, ...]]
+    instructions: tuple[str, ...]
     action_dim: ClassVar[int]
     robot: ClassVar[slice]
     """The columns of the robot's own place."""
-    looks: ClassVar[Mapping[str, tuple[slice, Look]]] = {}
+    looks: Mapping[str, tuple[slice, Look]] = {}
     """By name, the columns of a thing and how frames show it; empty where that is not known."""
 
     def score(self, episode: Episode, instruction: str) -> npt.NDArray[np.float32]:

@@ -32,9 +32,9 @@ HAND, CUBE, OPENING = slice(0, 3), slice(3, 7), 7
 class LiftOracle(SimOracle):
     """Scores Lift's episodes."""
 
-    source: ClassVar[str] = "robosuite_lift"
+    source = "robosuite_lift"
     columns: ClassVar[tuple[str, ...]] = robosuite.STATE_NAMES
-    instructions: ClassVar[tuple[str, ...]] = (robosuite.INSTRUCTION,)
+    instructions = (robosuite.INSTRUCTION,)
     action_dim: ClassVar[int] = len(robosuite.ACTION_NAMES)
     robot: ClassVar[slice] = HAND
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from roboalign_sim import scene, tabletop
+from roboalign_sim.looks import source_of
 from roboalign_sim.state_oracle.base import SimOracle
 from roboalign_sim.state_oracle.checks import (
     ACTION,
@@ -27,31 +27,41 @@ from roboalign_sim.state_oracle.checks import (
 from roboalign_sim.state_oracle.geometry import cube_to_cylinder, swept, tip_to_object
 from roboalign_sim.state_oracle.sight import Look
 from roboalign_sim.state_oracle.thresholds import DONE_SHARE, TOWARDS, Slack, TabletopLimits
-from roboalign_sim.tasks import INSTRUCTIONS, REACH_GAP, State, Task, is_success, surface_gap, task_of, way_to_touch
+from roboalign_sim.tasks import REACH_GAP, State, Task, instructions_of, is_success, surface_gap, task_of, way_to_touch
 
 LIMITS = TabletopLimits()
 FINGER, ZONE = slice(0, 3), slice(11, 13)
 PLACES = {"red_cube": slice(3, 7), "blue_cylinder": slice(7, 11)}
 _STANDS = {"red_cube": scene.CUBE_HEIGHT / 2, "blue_cylinder": scene.CYLINDER_HEIGHT / 2}
+_HUES = {"red": (340.0, 20.0), "blue": (205.0, 265.0), "orange": (20.0, 35.0), "cyan": (170.0, 205.0)}  # degrees
 _CORNER = math.sqrt(2.0) * scene.OBJECT_HALF  # m, how far a corner of the cube travels in a turn by one radian
 _LOWEST = np.array([-scene.FINGER_XY_LIMIT, -scene.FINGER_XY_LIMIT, scene.FINGER_Z_RANGE[0]])
 _HIGHEST = np.array([scene.FINGER_XY_LIMIT, scene.FINGER_XY_LIMIT, scene.FINGER_Z_RANGE[1]])
 
 
 class TabletopOracle(SimOracle):
-    """Scores the table-top's episodes, or states that were read from frames of it."""
+    """Scores the table-top's episodes, or states that were read from frames of it.
 
-    source: ClassVar[str] = "tabletop"
+    Args:
+        colours: the scheme of ``scene.COLOURS`` that the objects are painted in, and instructions speak of.
+    """
+
     columns: ClassVar[tuple[str, ...]] = tabletop.STATE_NAMES
-    instructions: ClassVar[tuple[str, ...]] = INSTRUCTIONS
     action_dim: ClassVar[int] = len(tabletop.ACTION_NAMES)
     robot: ClassVar[slice] = FINGER
-    looks: ClassVar[Mapping[str, tuple[slice, Look]]] = {
-        "finger": (FINGER, Look(((35, 70), (280, 330)), LIMITS.finger_seen)),
-        "red_cube": (PLACES["red_cube"], Look(((340, 20),), LIMITS.object_seen)),
-        "blue_cylinder": (PLACES["blue_cylinder"], Look(((205, 265),), LIMITS.object_seen)),
-        "zone": (ZONE, Look(((95, 160),), LIMITS.zone_seen)),
-    }
+
+    def __init__(self, colours: str = "standard") -> None:
+        self.source = source_of(colours)
+        self.instructions = instructions_of(colours)
+        objects = {
+            name: (PLACES[name], Look((_HUES[colour],), LIMITS.object_seen))
+            for name, colour in scene.COLOURS[colours].items()
+        }
+        self.looks = {
+            "finger": (FINGER, Look(((35, 70), (280, 330)), LIMITS.finger_seen)),
+            **objects,
+            "zone": (ZONE, Look(((95, 160),), LIMITS.zone_seen)),
+        }
 
     def _outcome(self, rows: Array, instruction: str, slack: Slack) -> tuple[int, int]:
         task = task_of(instruction)
@@ -138,9 +148,9 @@ def _motions(rows: Array, slack: Slack) -> list[Motion]:
         Motion("zone", steps[:, ZONE], LIMITS.zone_step + slack.two),
     ]
     for name, place in PLACES.items():
-        motions.append(Motion(_words(name), steps[:, place][:, :2], LIMITS.object_step + slack.two))
+        motions.append(Motion(scene.shape(name), steps[:, place][:, :2], LIMITS.object_step + slack.two))
     if not slack.one:  # readings of a turn are ambiguous: a cube looks the same after a quarter
-        motions.append(Motion("red cube's corner", np.diff(_turn(rows), axis=0), LIMITS.object_step))
+        motions.append(Motion("cube's corner", np.diff(_turn(rows), axis=0), LIMITS.object_step))
     return motions
 
 
@@ -153,7 +163,7 @@ def _moves_untouched(name: str, rows: Array, touch: Touch, asked: Flags, slack: 
         frames = [drifted(track, apart, LIMITS.still + slack.smooth) for track in tracks]
         if any(frame is not None for frame in frames):
             frame = min(frame for frame in frames if frame is not None)
-            found.append(Finding(key, frame, 1, f"the {_words(name)} moves {what}"))
+            found.append(Finding(key, frame, 1, f"the {scene.shape(name)} moves {what}"))
     return found
 
 
@@ -162,7 +172,7 @@ def _passes_through(touch: Touch, asked: Flags, slack: Slack) -> list[Finding]:
     for name, gap in touch.gaps.items():
         through = asked & (gap < -LIMITS.depth - slack.smooth)
         if through.any():
-            found.append(Finding(CONTACT, first(through), 1, f"the finger is inside the {_words(name)}"))
+            found.append(Finding(CONTACT, first(through), 1, f"the finger is inside the {scene.shape(name)}"))
     return found
 
 
@@ -187,10 +197,10 @@ def _unphysical(rows: Array, asked: Flags, slack: Slack) -> list[Finding]:
     for name, places in zip(PLACES, (cube, cylinder), strict=True):
         off = np.abs(places[:, 2] - _STANDS[name])
         minor, severe = LIMITS.height_minor + slack.one, LIMITS.height_severe + slack.one
-        found += graded(off, minor, severe, f"the {_words(name)} does not stand on the table")
+        found += graded(off, minor, severe, f"the {scene.shape(name)} does not stand on the table")
         past = np.abs(places[:, :2]).max(axis=1)
         minor, severe = scene.OBJECT_LIMIT + LIMITS.outside + slack.one, scene.TABLE_HALF + slack.one
-        found += graded(past, minor, severe, f"the {_words(name)} leaves the table")
+        found += graded(past, minor, severe, f"the {scene.shape(name)} leaves the table")
     moved = drifted(running_median(rows[:, ZONE], slack.frames), asked, LIMITS.still + slack.smooth)
     return found if moved is None else [*found, Finding(PHYSICS, moved, 1, "the zone moves")]
 
@@ -200,8 +210,6 @@ def _turn(rows: Array) -> Array:
     return np.asarray(_CORNER * np.unwrap(rows[:, PLACES["red_cube"].start + 3])[:, None])
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 TABLETOP = TabletopOracle()
+TABLETOP_SWAPPED = TabletopOracle("swapped")
+TABLETOP_ORANGE_CYAN = TabletopOracle("orange_cyan")

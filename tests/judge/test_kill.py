@@ -1,0 +1,132 @@
+"""Nothing that was paid for is lost: the annotating process is killed, the server dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_server import Answer, ChatServer, completion, serve
+from judge_support import SHOWN, reply
+
+from roboalign_core.errors import RoboAlignError
+from roboalign_core.judge import ServerConfig, ServerJudge, Video
+from roboalign_core.judge.chat import SamplingConfig
+from roboalign_core.judge.retry import RetryConfig
+from roboalign_core.judge.table import read_judgements
+
+pytest.importorskip("httpx2", reason="the extra judge is not installed")
+PAIRS, SAMPLES = 6, 3
+GOOD = completion(reply(2, 1, 1, 0, 1, 2))
+
+
+def annotate(folder: Path, server: ChatServer) -> subprocess.Popen[bytes]:
+    settings = {
+        "judge": "server",
+        "judge.model": "tiny",
+        "judge.url": server.url,
+        "judge.concurrency": 1,
+        "judge.progress": "false",
+        "judge.sampling.samples": SAMPLES,
+        "judge.shown.frames": 3,
+        "judge.shown.side": 16,
+        "judge.retry.attempts": 1,
+    }
+    arguments = [f"{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "roboalign_core.cli", "benchmark", "annotate", str(folder), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+
+
+def question(request: dict[str, Any]) -> str:
+    return repr(request["body"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("answered", [0, 4, PAIRS * SAMPLES - 1])
+def test_a_killed_annotation_asks_again_only_what_was_not_answered(
+    make_benchmark: Callable[[Path], Path], server: ChatServer, tmp_path: Path, answered: int
+) -> None:
+    folder = make_benchmark(tmp_path / "benchmark")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if len(server.requests) == answered + 1:
+            running[0].send_signal(signal.SIGKILL)  # while this request is under way
+            running[0].wait()
+        return GOOD
+
+    server.answer = answer
+    running.append(annotate(folder, server))
+    assert running[0].wait(120) == -signal.SIGKILL
+    first = [question(request) for request in server.requests]
+    assert len(first) == answered + 1
+    assert not list((folder / "judgements").glob("*.parquet"))
+
+    assert annotate(folder, server).wait(120) == 0
+    asked = Counter(question(request) for request in server.requests)
+    assert len(asked) == PAIRS * SAMPLES
+    assert {text for text, times in asked.items() if times > 1} == {first[-1]}
+    judged = read_judgements(folder / "judgements" / "tiny.parquet")
+    assert judged.numbers.tolist() == list(range(PAIRS))
+    np.testing.assert_array_equal(judged.judgement.scores.raw, np.tile([2, 1, 1, 0, 1, 2], (PAIRS, 1)))
+
+
+def judge(server: ChatServer, cache: Path, concurrency: int) -> ServerJudge:
+    return ServerJudge(
+        ServerConfig(
+            model="tiny",
+            url=server.url,
+            progress=False,
+            concurrency=concurrency,
+            timeout_s=30,
+            cache=str(cache),
+            sampling=SamplingConfig(samples=10, again=0),
+            shown=SHOWN,
+            retry=RetryConfig(attempts=2, first_s=0.01, longest_s=1),
+        )
+    )
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_server_that_dies_half_way_costs_nothing_twice(
+    videos: list[Video], tmp_path: Path, concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    died = Answer(GOOD.body, promised=100_000)  # the connection breaks in the middle of the answer
+    with serve(lambda body: died if len(dying.requests) > 7 else GOOD) as dying:
+        asked = judge(dying, tmp_path, concurrency)
+        with pytest.raises(RoboAlignError, match=dying.url):
+            asked.judge(videos)
+    kept = len(list(tmp_path.rglob("*.json")))
+    assert kept == 7
+    assert asked.counts == {"asked": 7, "cached": 0, "rejected": 0}
+    with serve(lambda body: GOOD) as another:
+        again = judge(another, tmp_path, concurrency)
+        found = again.judge(videos)
+        assert len(another.requests) == 20 - 7
+    assert again.counts == {"asked": 13, "cached": 7, "rejected": 0}
+    np.testing.assert_array_equal(found.scores.raw, np.tile([2, 1, 1, 0, 1, 2], (2, 1)))
+
+
+def test_a_reply_is_on_disk_before_its_thread_asks_the_next_question(
+    server: ChatServer, videos: list[Video], tmp_path: Path
+) -> None:
+    kept: list[int] = []
+
+    def answer(body: dict[str, Any]) -> Answer:
+        kept.append(len(list(tmp_path.rglob("*.json"))))
+        return GOOD
+
+    server.answer = answer
+    judge(server, tmp_path, concurrency=1).judge(videos)
+    assert kept == list(range(20))
