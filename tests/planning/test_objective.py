@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from toy_world import toy_student
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
@@ -26,10 +27,8 @@ from roboalign_core.planning import (
     objective_config,
 )
 from roboalign_core.planning.futures import Futures
-from roboalign_core.reward.config import RewardModelConfig, TextConfig, VisionConfig
 from roboalign_core.reward.model import FOLDER, RewardModel
 from roboalign_core.reward.progress import ProgressModel
-from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.rubric import KEYS
 from roboalign_core.world_model import WorldModel
 
@@ -40,12 +39,7 @@ FOLLOWING, SUCCESS = KEYS.index("instruction_following"), KEYS.index("manipulati
 @pytest.fixture(scope="module")
 def student() -> RewardModel:
     """At most 5 frames of 16×16, half the size of the world model's; random weights."""
-    text = TextConfig(width=16, layers=1, heads=2, buckets=64)
-    vision = VisionConfig(patch_width=8, cell_width=16, blocks=1, slots=2, width=16, layers=1, heads=2)
-    config = RewardModelConfig(16, 16, frames=5, heads=2, text=text, vision=vision)
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        return RewardModel(config, RewardNetwork(config))
+    return toy_student()
 
 
 @pytest.fixture

@@ -230,6 +230,7 @@ def test_a_node_ends_itself_when_its_parent_is_gone(tmp_path: Path, state: str) 
         ({"seed": -1}, "seed"),
         ({"rate_hz": -1.0}, "rate_hz"),
         ({"fps": 0.0}, "fps > 0"),
+        ({"objective": "fame"}, "objective: expected one of progress, student, both, found 'fame'"),
         ({"domain_id": 300}, "domain_id: expected 0 to 101"),
         ({"instructions": ["go left", ""]}, "found an empty one"),
         ({"params": "/nowhere"}, "parameter file /nowhere/robot_sim.yaml, found none"),
