@@ -151,17 +151,23 @@ class StudentObjective:
 class JointObjective:
     """Progress for all candidates, and the student's opinion of the best of them: two judges are harder to exploit.
 
-    A score is ``(1 - share) · progress + share · student``. Only the ``finalists`` best by progress are drawn and shown
-    to the student; of the others it counts as thinking what it thinks of the finalist that it likes least.
+    A score is ``progress + worth · student`` for the ``finalists`` best by progress, and progress alone for the others,
+    which are not drawn; nor are those that are more than ``worth`` behind the best, which no opinion could bring
+    to the top.
+
+    Args:
+        progress, student: the two.
+        worth: progress that the student's best opinion counts as.
+        finalists: candidates of a batch that are shown to the student, at most.
 
     Raises:
-        RoboAlignError: a share outside of [0, 1], or no finalist.
+        RoboAlignError: a worth below 0, or no finalist.
     """
 
-    def __init__(self, progress: ProgressObjective, student: StudentObjective, share: float, finalists: int) -> None:
-        check_joint(share, finalists)
+    def __init__(self, progress: ProgressObjective, student: StudentObjective, worth: float, finalists: int) -> None:
+        check_joint(worth, finalists)
         self.progress, self.student = progress, student
-        self._share, self._finalists = share, finalists
+        self._worth, self._finalists = worth, finalists
 
     @property
     def instructions(self) -> Sequence[str]:
@@ -186,12 +192,11 @@ class JointObjective:
 
     def score(self, futures: Futures) -> Array:
         """See :class:`Objective`."""
-        progress = self.progress.score(futures)
-        best = np.argsort(-progress, kind="stable")[: self._finalists]
-        opinions = self.student.score_some(futures, best)
-        student = np.full_like(progress, opinions.min())
-        student[best] = opinions
-        return np.asarray((1 - self._share) * progress + self._share * student, np.float32)
+        scores = self.progress.score(futures)
+        best = np.argsort(-scores, kind="stable")[: self._finalists]
+        best = best[scores[best] >= scores[best[0]] - self._worth]
+        scores[best] += self._worth * self.student.score_some(futures, best)
+        return scores
 
 
 def as_objective(world_model: WorldModel, judge: ProgressModel | RewardModel | Objective) -> Objective:
@@ -217,10 +222,10 @@ def check_weights(weights: Mapping[str, float]) -> None:
         )
 
 
-def check_joint(share: float, finalists: int) -> None:
-    """Raise RoboAlignError unless the share is in [0, 1] and there is a finalist."""
-    if not 0 <= share <= 1:
-        raise RoboAlignError(f"objective share: expected a value in [0, 1], found {share}")
+def check_joint(worth: float, finalists: int) -> None:
+    """Raise RoboAlignError unless the worth is a number of 0 or more and there is a finalist."""
+    if not 0 <= worth < np.inf:
+        raise RoboAlignError(f"objective worth: expected a finite number of 0 or more, found {worth}")
     if finalists < 1:
         raise RoboAlignError(f"objective finalists: expected at least 1, found {finalists}")
 

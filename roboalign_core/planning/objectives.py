@@ -35,22 +35,22 @@ class ObjectiveConfig:
         progress_model: bundled name, folder or hub id of the progress head; empty: beside the world model.
         reward_model: of the student, likewise.
         weights: of the student's dimensions by key, as shares of their highest scores; those left out count nothing.
-        share: of the student's opinion in ``both``, in [0, 1]; the rest is progress.
-        finalists: candidates a round, the best by progress, that ``both`` draws and shows to the student.
+        worth: progress that the student's best opinion counts as in ``both``.
+        finalists: candidates a round, the best by progress, that ``both`` draws and shows to the student, at most.
     """
 
     name: str = "progress"
     progress_model: str = ""
     reward_model: str = ""
     weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
-    share: float = 0.15
+    worth: float = 0.1
     finalists: int = 16
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVES:
             raise RoboAlignError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.name!r}")
         check_weights(self.weights)
-        check_joint(self.share, self.finalists)
+        check_joint(self.worth, self.finalists)
 
 
 def objective_config(settings: Mapping[str, Any]) -> ObjectiveConfig:
@@ -91,7 +91,7 @@ def load_objective(config: ObjectiveConfig, world_model: WorldModel, beside: str
     student = _student(config, world_model, beside)
     if config.name == "student":
         return student
-    return JointObjective(_progress(config, world_model, beside), student, config.share, config.finalists)
+    return JointObjective(_progress(config, world_model, beside), student, config.worth, config.finalists)
 
 
 def _progress(config: ObjectiveConfig, world_model: WorldModel, beside: str) -> ProgressObjective:

@@ -136,27 +136,37 @@ def test_the_student_takes_any_sentence_and_nothing_else(
 
 
 def joint(
-    world_model: WorldModel, progress: ProgressModel, student: RewardModel, share: float, finalists: int
+    world_model: WorldModel, progress: ProgressModel, student: RewardModel, worth: float, finalists: int
 ) -> JointObjective:
-    return JointObjective(ProgressObjective(world_model, progress), StudentObjective(student), share, finalists)
+    return JointObjective(ProgressObjective(world_model, progress), StudentObjective(student), worth, finalists)
 
 
-def test_the_student_counts_by_its_share_among_the_finalists(
+@pytest.mark.parametrize("finalists", [1, 3, 6])
+def test_the_student_has_a_say_on_the_finalists(
     world_model: WorldModel,
     objective: ProgressModel,
     student: RewardModel,
     frame: np.ndarray,
     candidates: np.ndarray,
+    finalists: int,
 ) -> None:
     progress, opinion = (watched(world_model, judge, [frame]).score(candidates) for judge in (objective, student))
-    best = np.argsort(-progress)[:3]
-    expected = np.full(6, opinion[best].min())
-    expected[best] = opinion[best]
-    found = watched(world_model, joint(world_model, objective, student, 0.4, 3), [frame]).score(candidates)
-    np.testing.assert_allclose(found, 0.6 * progress + 0.4 * expected, atol=1e-5)
-    for share, alone in ((0.0, progress), (1.0, opinion)):
-        found = watched(world_model, joint(world_model, objective, student, share, 6), [frame]).score(candidates)
-        np.testing.assert_allclose(found, alone, atol=1e-5)
+    expected = progress.copy()
+    best = np.argsort(-progress)[:finalists]
+    expected[best] += 1000 * opinion[best]  # more than anything that random weights say of progress
+    found = watched(world_model, joint(world_model, objective, student, 1000.0, finalists), [frame]).score(candidates)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_those_too_far_behind_are_not_shown_to_the_student(
+    world_model: WorldModel, objective: ProgressModel, student: RewardModel, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    progress, opinion = (watched(world_model, judge, [frame]).score(candidates) for judge in (objective, student))
+    third, fourth = np.sort(progress)[[-3, -4]]
+    worth = float(progress.max() - (third + fourth) / 2)
+    near = progress > fourth
+    found = watched(world_model, joint(world_model, objective, student, worth, 6), [frame]).score(candidates)
+    np.testing.assert_allclose(found, progress + worth * opinion * near, atol=1e-5)
 
 
 def test_only_finalists_are_drawn(
@@ -177,14 +187,14 @@ def test_only_finalists_are_drawn(
     monkeypatch.setattr(world_model, "decode", watch)
     watched(world_model, objective, [frame]).score(candidates)
     assert drawn == [], "progress needs no pixels"
-    watched(world_model, joint(world_model, objective, student, 0.4, 2), [frame]).score(candidates)
+    watched(world_model, joint(world_model, objective, student, 1000.0, 2), [frame]).score(candidates)
     assert sum(drawn) == 2 * candidates.shape[1]
 
 
 def test_both_refuse_what_either_does_not_know(
     world_model: WorldModel, objective: ProgressModel, student: RewardModel, frame: np.ndarray, candidates: np.ndarray
 ) -> None:
-    server = watched(world_model, joint(world_model, objective, student, 0.4, 2), [frame])
+    server = watched(world_model, joint(world_model, objective, student, 1000.0, 2), [frame])
     before = server.score(candidates)
     with pytest.raises(RoboAlignError, match="found 'dance'"):
         server.reset(255 - frame, "dance")
@@ -290,15 +300,15 @@ def test_a_missing_student_is_named_with_a_way_out(
     ("make", "message"),
     [
         (lambda: ObjectiveConfig("fame"), "expected one of progress, student, both, found 'fame'"),
-        (lambda: ObjectiveConfig("both", share=1.5), r"share: expected a value in \[0, 1\], found 1.5"),
+        (lambda: ObjectiveConfig("both", worth=-0.5), "worth: expected a finite number of 0 or more, found -0.5"),
         (lambda: ObjectiveConfig("both", finalists=0), "finalists: expected at least 1, found 0"),
         (lambda: ObjectiveConfig(weights={"beauty": 1.0}), "weights: expected keys of .*, found beauty"),
         (lambda: ObjectiveConfig(weights={}), "weights: expected finite numbers .* found {}"),
         (lambda: ObjectiveConfig(weights={"physics_adherence": -1.0}), "weights: expected finite numbers of 0 or more"),
         (lambda: ObjectiveConfig(weights={"physics_adherence": float("nan")}), "weights: expected finite numbers"),
         (lambda: objective_config("both"), r"found 'both'; choose one with objective=NAME, in a study with objective@"),
-        (lambda: objective_config({"name": "both", "shares": 1}), "objective: .*shares"),
-        (lambda: objective_config({"name": "both", "share": "most"}), "objective: .*most"),
+        (lambda: objective_config({"name": "both", "worths": 1}), "objective: .*worths"),
+        (lambda: objective_config({"name": "both", "worth": "most"}), "objective: .*most"),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], Any], message: str) -> None:

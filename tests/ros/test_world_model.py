@@ -214,8 +214,8 @@ def test_parameters_say_what_is_loaded(domain: int) -> None:
         return DotImagination()
 
     with Loop(domain) as loop:
-        loop.add(partial(WorldModelNode, load), model="here", objective="both", reward_model="there", share=0.25)
-    assert asked == [("here", ObjectiveConfig("both", reward_model="there", share=0.25), "frame", 0)]
+        loop.add(partial(WorldModelNode, load), model="here", objective="both", reward_model="there", worth=0.25)
+    assert asked == [("here", ObjectiveConfig("both", reward_model="there", worth=0.25), "frame", 0)]
 
 
 def test_missing_weights(domain: int) -> None:

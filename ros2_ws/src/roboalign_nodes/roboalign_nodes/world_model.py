@@ -87,11 +87,13 @@ class WorldModelNode(ManagedNode):
         ParameterSpec(
             "reward_model", _OBJECTIVE.reward_model, "student, named like the model; empty: the one beside it"
         ),
-        ParameterSpec("share", _OBJECTIVE.share, "both: share of the student's opinion, else progress", 0.0, 1.0),
+        ParameterSpec(
+            "worth", _OBJECTIVE.worth, "both: progress that the student's best opinion counts as", 0.0, 100.0
+        ),
         ParameterSpec(
             "finalists",
             _OBJECTIVE.finalists,
-            "both: candidates of a request, the best by progress, that are drawn and shown to the student",
+            "both: candidates of a request, the best by progress, that the student sees, at most",
             1,
             65_536,
         ),
@@ -123,7 +125,7 @@ class WorldModelNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the weights and make the topics."""
-        settings = ("progress_model", "reward_model", "share", "finalists")
+        settings = ("progress_model", "reward_model", "worth", "finalists")
         objective = ObjectiveConfig(self.value("objective"), **{name: self.value(name) for name in settings})
         self._imagination = self._load(self.value("model"), objective, self.value("order"), self.value("threads"))
         self._feed = FrameFeed(self.value("pending_frames"))
