@@ -18,6 +18,7 @@ from roboalign_core.rubric import KEYS
 from roboalign_core.world_model.model import WorldModel, one_frame
 
 TASK_WEIGHTS: Mapping[str, float] = {"instruction_following": 1.0, "manipulation_success": 1.0}
+PAST = 2  # of the frames seen, the newest, with which the student's videos begin
 
 
 class Objective(Protocol):
@@ -90,21 +91,23 @@ class ProgressObjective:
 
 
 class StudentObjective:
-    """The student reward model's opinion of the whole video: the episode so far and what was imagined to follow.
+    """The student reward model's opinion of videos: what was seen, and what was imagined to follow.
 
     A score is the mean of the student's dimensions as shares of their highest scores, by weight, so in [0, 1].
 
     Args:
         model: the student.
         weights: of dimensions by their keys; those left out count nothing.
+        past: frames seen, the newest, that a video begins with; 0: the whole episode. The student looks at a few
+            frames, spread evenly, so the more past it is shown, the less it sees of what candidates differ in.
 
     Raises:
-        RoboAlignError: weights that are none.
+        RoboAlignError: weights that are none, or a past below 0.
     """
 
-    def __init__(self, model: RewardModel, weights: Mapping[str, float] = TASK_WEIGHTS) -> None:
-        check_weights(weights)
-        self.model = model
+    def __init__(self, model: RewardModel, weights: Mapping[str, float] = TASK_WEIGHTS, past: int = PAST) -> None:
+        check_student(weights, past)
+        self.model, self._past = model, past
         self._weights = np.array([weights.get(key, 0.0) for key in KEYS], np.float32) / sum(weights.values())
         self._footage = self._nothing()
         self._text: Tensor | None = None  # of the instruction, (1, W)
@@ -145,7 +148,7 @@ class StudentObjective:
         return np.asarray(scores.normalised @ self._weights, np.float32)
 
     def _nothing(self) -> Footage:
-        return Footage(self.model.config.size, self.model.config.frames)
+        return Footage(self.model.config.size, self.model.config.frames, self._past)
 
 
 class JointObjective:
@@ -210,8 +213,8 @@ def as_objective(world_model: WorldModel, judge: ProgressModel | RewardModel | O
     return StudentObjective(judge) if isinstance(judge, RewardModel) else judge
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Raise RoboAlignError unless these are weights of the student's dimensions, and not all of them 0."""
+def check_student(weights: Mapping[str, float], past: int) -> None:
+    """Raise RoboAlignError unless these are weights of the student's dimensions, not all 0, and a number of frames."""
     unknown = sorted(set(weights) - set(KEYS))
     if unknown:
         raise RoboAlignError(f"objective weights: expected keys of {', '.join(KEYS)}, found {', '.join(unknown)}")
@@ -220,6 +223,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise RoboAlignError(
             f"objective weights: expected finite numbers of 0 or more, one of them above 0, found {dict(weights)}"
         )
+    if past < 0:
+        raise RoboAlignError(f"objective past: expected a number of 0 or more, found {past}")
 
 
 def check_joint(worth: float, finalists: int) -> None:

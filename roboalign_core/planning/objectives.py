@@ -11,13 +11,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning.objective import (
+    PAST,
     TASK_WEIGHTS,
     JointObjective,
     Objective,
     ProgressObjective,
     StudentObjective,
     check_joint,
-    check_weights,
+    check_student,
 )
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.reward.progress import ProgressModel
@@ -35,6 +36,7 @@ class ObjectiveConfig:
         progress_model: bundled name, folder or hub id of the progress head; empty: beside the world model.
         reward_model: of the student, likewise.
         weights: of the student's dimensions by key, as shares of their highest scores; those left out count nothing.
+        past: frames seen, the newest, that the student's videos begin with; 0: the whole episode.
         worth: progress that the student's best opinion counts as in ``both``.
         finalists: candidates a round, the best by progress, that ``both`` draws and shows to the student, at most.
     """
@@ -43,13 +45,14 @@ class ObjectiveConfig:
     progress_model: str = ""
     reward_model: str = ""
     weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
+    past: int = PAST
     worth: float = 0.1
     finalists: int = 16
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVES:
             raise RoboAlignError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.name!r}")
-        check_weights(self.weights)
+        check_student(self.weights, self.past)
         check_joint(self.worth, self.finalists)
 
 
@@ -107,4 +110,4 @@ def _student(config: ObjectiveConfig, world_model: WorldModel, beside: str) -> S
             f"objective {config.name}: {error}; train a student with `roboalign train stage=reward` and name it as "
             "reward_model, or choose the objective progress"
         ) from error
-    return StudentObjective(model, config.weights)
+    return StudentObjective(model, config.weights, config.past)

@@ -1,6 +1,8 @@
-"""The video of an episode so far, ready to be continued in many ways."""
+"""The video of an episode so far, or of its newest frames, ready to be continued in many ways."""
 
 from __future__ import annotations
+
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +16,21 @@ class Footage:
     """Frames seen so far; of each possible continuation it makes what the student looks at.
 
     That is the :func:`~roboalign_core.reward.summary.summarise` of both as one video, but what lies in the past is
-    resized and compared once, however many continuations there are. It holds two small frames for each frame seen.
+    resized and compared once, however many continuations there are. It holds two small frames for each frame kept.
 
     Args:
         size: (H, W) that frames are resized to.
         count: frames that a summary has at most.
+        keep: newest frames that the video begins with; 0: all that were seen.
     """
 
-    def __init__(self, size: tuple[int, int], count: int) -> None:
+    def __init__(self, size: tuple[int, int], count: int, keep: int = 0) -> None:
         self._size, self._count = size, count
-        self._frames: list[Frames] = []
-        self._changes: list[Frames] = []  # each from the frame before; of the first frame none
+        self._frames: deque[Frames] = deque(maxlen=keep or None)
+        self._changes: deque[Frames] = deque(maxlen=keep - 1 if keep else None)  # from one kept frame to the next
 
     def __len__(self) -> int:
-        """Frames seen."""
+        """Frames kept."""
         return len(self._frames)
 
     def add(self, frame: Frames) -> None:

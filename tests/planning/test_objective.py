@@ -69,18 +69,19 @@ def opinions(
 # -- student --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(("past", "kept"), [(0, 4), (1, 1), (3, 3), (9, 4)])
 def test_the_student_judges_what_was_seen_and_what_is_imagined_as_one_video(
     world_model: WorldModel,
     student: RewardModel,
     frame: np.ndarray,
     later: list[np.ndarray],
     candidates: np.ndarray,
-    count: int,
+    past: int,
+    kept: int,
 ) -> None:
-    frames = [frame, *later][:count]
-    found = watched(world_model, student, frames).score(candidates)
-    expected = opinions(world_model, student, frames, candidates)[:, [FOLLOWING, SUCCESS]].mean(1)
+    frames = [frame, *later]
+    found = watched(world_model, StudentObjective(student, past=past), frames).score(candidates)
+    expected = opinions(world_model, student, frames[-kept:], candidates)[:, [FOLLOWING, SUCCESS]].mean(1)
     assert found.dtype == np.float32
     assert found.std() > 0, "candidates must matter"
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -89,9 +90,10 @@ def test_the_student_judges_what_was_seen_and_what_is_imagined_as_one_video(
 def test_the_past_matters_to_the_student(
     world_model: WorldModel, student: RewardModel, frame: np.ndarray, later: list[np.ndarray], candidates: np.ndarray
 ) -> None:
-    seen = watched(world_model, student, [frame, *later]).score(candidates)
-    assert np.abs(watched(world_model, student, [later[-1]]).score(candidates) - seen).max() > 1e-4
-    server = watched(world_model, student, [255 - frame, frame])
+    whole = StudentObjective(student, past=0)
+    seen = watched(world_model, whole, [frame, *later]).score(candidates)
+    assert np.abs(watched(world_model, whole, [later[-1]]).score(candidates) - seen).max() > 1e-4
+    server = watched(world_model, whole, [255 - frame, frame])
     for each in (frame, *later):  # a reset forgets what was before
         server.reset(each, TASK) if each is frame else server.observe(each)
     np.testing.assert_array_equal(server.score(candidates), seen)
@@ -231,9 +233,10 @@ def test_a_planner_takes_the_student(world_model: WorldModel, student: RewardMod
 def test_a_planner_shows_the_student_the_whole_episode(
     world_model: WorldModel, student: RewardModel, frame: np.ndarray, later: list[np.ndarray]
 ) -> None:
-    planner = CEMPlanner(world_model, student, SETTINGS)
+    whole = StudentObjective(student, past=0)
+    planner = CEMPlanner(world_model, whole, SETTINGS)
     plan = planner.plan(later[-1], TASK, reference=frame, seen=later[:-1])
-    score = watched(world_model, student, [frame, *later]).score(plan.actions[None])
+    score = watched(world_model, whole, [frame, *later]).score(plan.actions[None])
     assert plan.score == pytest.approx(float(score[0]), abs=1e-5)
     with pytest.raises(RoboAlignError, match="expected a reference before the 2 frames"):
         planner.plan(later[-1], TASK, seen=later[:-1])
@@ -300,6 +303,7 @@ def test_a_missing_student_is_named_with_a_way_out(
     ("make", "message"),
     [
         (lambda: ObjectiveConfig("fame"), "expected one of progress, student, both, found 'fame'"),
+        (lambda: ObjectiveConfig("student", past=-1), "past: expected a number of 0 or more, found -1"),
         (lambda: ObjectiveConfig("both", worth=-0.5), "worth: expected a finite number of 0 or more, found -0.5"),
         (lambda: ObjectiveConfig("both", finalists=0), "finalists: expected at least 1, found 0"),
         (lambda: ObjectiveConfig(weights={"beauty": 1.0}), "weights: expected keys of .*, found beauty"),

@@ -33,6 +33,18 @@ def test_a_continuation_is_summarised_as_the_whole_video(past: int, steps: int, 
         np.testing.assert_array_equal(found[row], summarise(np.concatenate([before, later[row]]), count))
 
 
+@pytest.mark.parametrize("keep", [1, 2, 5])
+@pytest.mark.parametrize("past", [1, 2, 4, 9])
+def test_a_video_may_begin_with_the_newest_frames(keep: int, past: int) -> None:
+    before, later = noise(past, *SIZE), noise(2, 3, *SIZE, seed=1)
+    footage = Footage(SIZE, 4, keep)
+    for frame in before:
+        footage.add(frame)
+    assert len(footage) == min(keep, past)
+    expected = summarise(np.concatenate([before[-keep:], later[1]]), 4)
+    np.testing.assert_array_equal(footage.continued(later)[1], expected)
+
+
 def test_frames_of_any_size_are_resized_as_a_video_is() -> None:
     before, later = noise(4, 16, 12), noise(2, 3, 10, 10, seed=1)
     found = seen(before, 4).continued(later)

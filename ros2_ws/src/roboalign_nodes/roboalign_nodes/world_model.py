@@ -88,6 +88,13 @@ class WorldModelNode(ManagedNode):
             "reward_model", _OBJECTIVE.reward_model, "student, named like the model; empty: the one beside it"
         ),
         ParameterSpec(
+            "past",
+            _OBJECTIVE.past,
+            "frames seen, the newest, that the student's videos begin with; 0: the whole episode",
+            0,
+            100_000,
+        ),
+        ParameterSpec(
             "worth", _OBJECTIVE.worth, "both: progress that the student's best opinion counts as", 0.0, 100.0
         ),
         ParameterSpec(
@@ -125,7 +132,7 @@ class WorldModelNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the weights and make the topics."""
-        settings = ("progress_model", "reward_model", "worth", "finalists")
+        settings = ("progress_model", "reward_model", "past", "worth", "finalists")
         objective = ObjectiveConfig(self.value("objective"), **{name: self.value(name) for name in settings})
         self._imagination = self._load(self.value("model"), objective, self.value("order"), self.value("threads"))
         self._feed = FrameFeed(self.value("pending_frames"))
