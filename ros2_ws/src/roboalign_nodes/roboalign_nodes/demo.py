@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError, require
-from roboalign_core.planning import OBJECTIVES
+from roboalign_core.planning import ObjectiveConfig, objective_config
 from roboalign_core.verb import Verb
 from roboalign_nodes.demo_report import summarise, write_demo_report
 from roboalign_nodes.middleware import environment, tidy_shared_memory
@@ -35,7 +35,7 @@ class DemoConfig:
     Attributes:
         env: name of the environment.
         world_model: weights of world model and objective: a bundled name or a folder; None: named like the environment.
-        objective: what the planner maximises: ``progress``, ``student`` or ``both``; None: as the parameter file says.
+        objective: what the planner maximises, a node of ``configs/objective/``; None: as the parameter file says.
         episodes: episodes of the planner; the environment's instructions take turns.
         random_episodes: episodes of random actions through the same nodes, on the same scenes.
         seed: of the scenes (episode i has seed + i) and of the planner.
@@ -54,7 +54,7 @@ class DemoConfig:
 
     env: str = "tabletop"
     world_model: str | None = None
-    objective: str | None = None
+    objective: Any = None
     episodes: int = 16
     random_episodes: int = 16
     seed: int = 1000
@@ -164,10 +164,23 @@ def _overrides(config: DemoConfig) -> dict[str, dict[str, Any]]:
     robot["execute_steps"] = config.execute_steps
     nodes: dict[str, dict[str, Any]] = {
         "robot_sim": robot,
-        "world_model": {"model": config.world_model or config.env, "objective": config.objective},
+        "world_model": {"model": config.world_model or config.env, **_objective(config)},
         "planner": {"seed": config.seed, **planner},
     }
     return {name: {key: value for key, value in values.items() if value is not None} for name, values in nodes.items()}
+
+
+def _objective(config: DemoConfig) -> dict[str, Any]:
+    """Parameters of the world model's node that the objective's settings are."""
+    if config.objective is None:
+        return {}
+    found = objective_config(config.objective)
+    if found.weights != ObjectiveConfig().weights:
+        raise RoboAlignError(
+            f"demo objective: expected the usual weights, which are no parameter of the node, found {found.weights}"
+        )
+    named = {key: getattr(found, key) for key in config.objective if key not in ("name", "weights")}
+    return {"objective": found.name, **named}
 
 
 def _yaml(value: Any) -> str:
@@ -248,8 +261,6 @@ def _check(config: DemoConfig) -> None:
         )
     if config.fps <= 0 or config.rate_hz < 0:
         raise RoboAlignError(f"demo: expected fps > 0 and rate_hz >= 0, found {config.fps:g} and {config.rate_hz:g}")
-    if config.objective is not None and config.objective not in OBJECTIVES:
-        raise RoboAlignError(f"demo objective: expected one of {', '.join(OBJECTIVES)}, found {config.objective!r}")
     if config.domain_id is not None and not 0 <= config.domain_id <= 101:
         raise RoboAlignError(f"demo domain_id: expected 0 to 101 (safe on Linux), found {config.domain_id}")
     if any(not text.strip() for text in config.instructions or []):
