@@ -152,7 +152,7 @@ class StudentObjective:
 
 
 class JointObjective:
-    """Progress for all candidates, and the student's opinion of the best of them: two judges are harder to exploit.
+    """Progress for all candidates, and the student's opinion of the best of them: two judges, who see different things.
 
     A score is ``progress + worth · student`` for the ``finalists`` best by progress, and progress alone for the others,
     which are not drawn; nor are those that are more than ``worth`` behind the best, which no opinion could bring
