@@ -1,4 +1,4 @@
-"""A small world that can be seen: a bright square that goes where the action says, and untrained models of it."""
+"""A small world that can be seen, a bright square that goes where the action says, and untrained models of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 
 from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
 from roboalign_core.episodes.boxes import BOXES, box_columns
+from roboalign_core.reward.config import RewardModelConfig, TextConfig, VisionConfig
+from roboalign_core.reward.model import RewardModel
+from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.world_model import (
     DualBranchTokenizer,
     DynamicsConfig,
@@ -98,3 +101,13 @@ def save_world_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
             tokenizer.encode_dynamics(pixels.flip(0), features)
     WorldModel(config, tokenizer, dynamics).save_pretrained(folder, torch.float32)
     return folder
+
+
+def toy_student(frames: int = 5) -> RewardModel:
+    """A student of random weights, for at most ``frames`` frames of 16×16."""
+    text = TextConfig(width=16, layers=1, heads=2, buckets=64)
+    vision = VisionConfig(patch_width=8, cell_width=16, blocks=1, slots=2, width=16, layers=1, heads=2)
+    config = RewardModelConfig(16, 16, frames=frames, heads=2, text=text, vision=vision)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return RewardModel(config, RewardNetwork(config))

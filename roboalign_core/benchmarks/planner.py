@@ -8,19 +8,22 @@ from typing import Any, cast
 import numpy as np
 
 from roboalign_core.benchmarks.timing import timed
-from roboalign_core.planning import ImaginationServer, SearchConfig, make_search
-from roboalign_core.reward.progress import ProgressModel
+from roboalign_core.planning import ImaginationServer, ObjectiveConfig, SearchConfig, load_objective, make_search
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Order
 
+_INSTRUCTION = "push the red cube left"  # where the objective takes any
 
-def plan(name: str, search: SearchConfig, order: str, repeats: int, device: str) -> Mapping[str, Any]:
-    """Time a whole decision, from a fresh frame to actions."""
+
+def plan(
+    name: str, search: SearchConfig, objective: ObjectiveConfig, order: str, repeats: int, device: str
+) -> Mapping[str, Any]:
+    """Time a whole decision, from a fresh frame to actions, in an episode whose first frame was seen before."""
     world_model = WorldModel.from_pretrained(name, device)
-    objective = ProgressModel.from_pretrained(name, device)
-    server = ImaginationServer(world_model, objective, cast(Order, order))
+    judge = load_objective(objective, world_model, name)
+    server = ImaginationServer(world_model, judge, cast(Order, order))
     frame = np.random.default_rng(search.seed).integers(0, 256, (*world_model.config.image_size, 3), dtype=np.uint8)
-    server.reset(frame, objective.config.instructions[0])
+    server.reset(frame, judge.instructions[0] if judge.instructions else _INSTRUCTION)
 
     def decide() -> None:
         server.observe(frame)
@@ -34,4 +37,5 @@ def plan(name: str, search: SearchConfig, order: str, repeats: int, device: str)
         "candidates": search.candidates,
         "horizon": search.horizon,
         "iterations": search.iterations,
+        "objective": objective.name,
     }

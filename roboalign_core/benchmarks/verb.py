@@ -14,7 +14,7 @@ from roboalign_core.benchmarks.reward import beside_teacher, random_student, rat
 from roboalign_core.benchmarks.session import stream
 from roboalign_core.benchmarks.teacher import Teacher, teacher_config
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning import search_config
+from roboalign_core.planning import objective_config, search_config
 from roboalign_core.reward.config import RewardModelConfig
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.verb import Verb
@@ -41,6 +41,7 @@ class BenchConfig:
     seed: int = 0
     device: str = "cpu"
     planner: Any = field(default_factory=lambda: {"name": "cem", "candidates": 64, "horizon": 8})
+    objective: Any = field(default_factory=lambda: {"name": "progress"})
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -59,7 +60,8 @@ class BenchConfig:
 def run(config: BenchConfig) -> Mapping[str, Any]:
     """Run one suite."""
     if config.suite == "planner":
-        return plan(config.world_model, search_config(config.planner), config.order, config.repeats, config.device)
+        search, objective = search_config(config.planner), objective_config(config.objective)
+        return plan(config.world_model, search, objective, config.order, config.repeats, config.device)
     if config.suite == "session":
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     if config.suite == "reward":

@@ -6,25 +6,38 @@ import numpy as np
 import torch
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning.futures import Futures
+from roboalign_core.planning.objective import Objective, as_objective
 from roboalign_core.planning.search import Array
+from roboalign_core.reward.model import RewardModel
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel, one_frame
-from roboalign_core.world_model.rollout import Context, Imagination, Order, roll
+from roboalign_core.world_model.rollout import Context, Order, roll
 
 
 class ImaginationServer:
     """Holds the robot's current frame and its task; scores and draws candidate futures.
 
     For one thread at a time. ``reset`` sets the task and the frame that it is measured from ("push left" is relative
-    to where the object stood), ``observe`` the frame that imagination starts from.
+    to where the object stood), ``observe`` the frame that imagination starts from. An objective that judges videos
+    knows of an episode what was observed, so it wants every frame, once; frames are encoded only when candidates come.
+
+    Args:
+        world_model: imagines.
+        objective: judges what was imagined; a model stands for the objective that it makes with its usual settings.
+        order: of decoding.
+
+    Raises:
+        RoboAlignError: the objective was made for another world model.
     """
 
-    def __init__(self, world_model: WorldModel, objective: ProgressModel, order: Order = "frame") -> None:
-        self.world_model, self.objective, self.order = world_model, objective, order
-        self._check_fit()
-        self._reference: torch.Tensor | None = None
-        self._instruction = ""
-        self._context: Context | None = None
+    def __init__(
+        self, world_model: WorldModel, objective: ProgressModel | RewardModel | Objective, order: Order = "frame"
+    ) -> None:
+        self.world_model, self.order = world_model, order
+        self.objective = as_objective(world_model, objective)
+        self._frame: torch.Tensor | None = None  # (1, H, W, 3)
+        self._context: Context | None = None  # of that frame, once it is needed
         self._batch: int | None = None  # candidates at once; set where all did not fit into memory
 
     def reset(self, frame: np.ndarray, instruction: str) -> None:
@@ -32,30 +45,29 @@ class ImaginationServer:
 
         Args:
             frame: (H, W, 3) uint8, the camera's first frame.
-            instruction: the task, one of those that the objective knows.
+            instruction: the task, one that the objective can judge.
 
         Raises:
-            RoboAlignError: the frame is no uint8 image, or the objective does not know the instruction.
+            RoboAlignError: the frame is no uint8 image, or the objective cannot judge the instruction.
         """
         current = one_frame(frame)
-        self.objective.check_instruction(instruction)
-        self._context = self.world_model.encode(current)
-        self._reference, self._instruction = self._context.features.latent, instruction
+        self.objective.reset(frame, instruction)
+        self._frame, self._context = current, None
 
     def observe(self, frame: np.ndarray) -> None:
-        """Set the frame that imagination starts from, (H, W, 3) uint8."""
+        """The next frame of the episode, (H, W, 3) uint8, which imagination starts from."""
         current = one_frame(frame)
-        if self._reference is None:
+        if self._frame is None:
             raise RoboAlignError(
                 "imagination: expected reset(frame, instruction) before observe(frame), found no frame"
             )
-        self._context = self.world_model.encode(current)
+        self.objective.observe(frame)
+        self._frame, self._context = current, None
 
     def score(self, actions: Array) -> Array:
         """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
 
-        Half the progress at the end, half its mean on the way: of two ways to the same end the quicker one wins. Where
-        memory does not suffice for all at once, they are imagined in parts, then and from then on.
+        Where memory does not suffice for all at once, they are imagined in parts, then and from then on.
         """
         scores: list[Array] = []
         done = 0
@@ -75,12 +87,8 @@ class ImaginationServer:
         return np.concatenate(scores)
 
     def _score(self, actions: Array) -> Array:
-        expected = self._expected(actions)
-        reference = self._reference
-        if reference is None:
-            raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
-        progress = self.objective.score(reference, expected, self._instruction)
-        return (0.5 * (progress[:, -1] + progress.mean(1))).astype(np.float32)
+        context, bins = self._prepare(actions)
+        return self.objective.score(Futures(self.world_model, context, bins, self.order))
 
     @torch.no_grad()
     def imagine(self, actions: Array) -> np.ndarray:
@@ -91,32 +99,9 @@ class ImaginationServer:
         context, bins = self._prepare(actions[None])
         return roll(self.world_model, context, bins, "plain", self.world_model.config.window, self.order).frames[0]
 
-    def _check_fit(self) -> None:
-        config, head = self.world_model.config, self.objective.config
-        rows, columns = config.tokenizer.context_grid
-        expected = (rows * columns, config.tokenizer.latent_width, config.dynamics.dim)
-        found = (head.cells, head.channels, head.dim)
-        if expected != found:
-            raise RoboAlignError(
-                f"objective: expected one for this world model's {expected} (cells, channels, dim), found {found}"
-            )
-
-    @torch.no_grad()
-    def _expected(self, actions: Array) -> torch.Tensor:
-        """Hidden states (N, H, dim) of the imagined frames; the last one is not drawn."""
-        context, bins = self._prepare(actions)
-        imagination = Imagination(self.world_model, context, len(bins), self.order, limit=bins.shape[1])
-        expected = []
-        for step in range(bins.shape[1]):
-            if step:
-                imagination.draw()
-            imagination.act(bins[:, step])
-            expected.append(imagination.expected)
-        return torch.stack(expected, dim=1)
-
     def _prepare(self, actions: Array) -> tuple[Context, torch.Tensor]:
         """The current frame as context, and candidates (N, H, A) as bins."""
-        if self._context is None:
+        if self._frame is None:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
         limit = self.world_model.config.dynamics.max_frames - 1
@@ -125,7 +110,10 @@ class ImaginationServer:
                 f"actions: expected (candidates, 1 to {limit} frames, {self.world_model.config.action_dim}), "
                 f"found {actions.shape}"
             )
-        return self._context, self.world_model.action_bins(actions)
+        bins = self.world_model.action_bins(actions)
+        if self._context is None:
+            self._context = self.world_model.encode(self._frame)
+        return self._context, bins
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +13,17 @@ import numpy.typing as npt
 from rich.progress import track
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.evaluation.statistics import wilson
+from roboalign_core.evaluation.statistics import paired_difference, wilson
 from roboalign_core.evaluation.study import Study
-from roboalign_core.planning import ImaginationServer, SearchConfig, make_search, search_config
-from roboalign_core.reward import ProgressModel
+from roboalign_core.planning import (
+    OBJECTIVES,
+    ImaginationServer,
+    SearchConfig,
+    load_objective,
+    make_search,
+    objective_config,
+    search_config,
+)
 from roboalign_core.world_model import WorldModel
 from roboalign_core.world_model.rollout import Order
 from roboalign_sim.closed_loop import EpisodeResult, PolicyResults, run_episode
@@ -30,13 +38,15 @@ class ClosedLoopConfig:
 
     Attributes:
         env: environment.
-        world_model: bundled name or folder, with its progress head.
-        policies: of ``planner``, ``oracle`` (the true simulator in place of the world model), ``random``, ``expert``.
+        world_model: bundled name or folder.
+        policies: of ``planner``, ``progress``, ``student``, ``both`` (the planner with that objective), ``oracle`` (the
+            true simulator in place of the world model), ``random``, ``expert``. Each is compared with those after it.
         episodes: episodes of each policy, on the same scenes.
         replan_every: steps that are taken of a plan.
         order: decoding order.
         seed: of the first scene; the training episodes have other seeds.
-        planner: method and settings of planner and oracle.
+        planner: method and settings of planners and oracle.
+        objective: what planners maximise; a policy named after an objective has that one, with these settings.
     """
 
     env: str = "tabletop"
@@ -47,6 +57,7 @@ class ClosedLoopConfig:
     order: str = "frame"
     seed: int = 100_000
     planner: Any = field(default_factory=lambda: {"name": "cem"})
+    objective: Any = field(default_factory=lambda: {"name": "progress"})
 
 
 class ImaginationPlanner:
@@ -66,9 +77,10 @@ class ImaginationPlanner:
         """The next action."""
         if self._plan is None:
             self._server.reset(observation, info["instruction"])
+        else:
+            self._server.observe(observation)
         if self._plan is None or self._used == self._replan_every:
             began = time.perf_counter()
-            self._server.observe(observation)
             rest = None if self._plan is None else shifted(self._plan, self._used)
             self._plan, self._used = self._search.optimise(self._server.score, rest).actions, 0
             self.seconds.append(time.perf_counter() - began)
@@ -78,38 +90,57 @@ class ImaginationPlanner:
 
 
 def study(config: ClosedLoopConfig, out: str) -> Mapping[str, Any]:
-    """Run every policy on the same scenes and instructions."""
+    """Run every policy on the same scenes and instructions, and compare them scene by scene."""
+    env = make_env(config.env)
+    try:
+        policies = {name: _policy(name, config, env) for name in config.policies}
+        results = _run(policies, env, config)
+    finally:
+        env.close()
     figures: dict[str, Any] = {"episodes": config.episodes}
-    detail: dict[str, Any] = {}
-    for name in config.policies:
-        env = make_env(config.env)
-        try:
-            policy = _policy(name, config, env)
-            results = _run(name, policy, env, config)
-        finally:
-            env.close()
-        rate = wilson(sum(episode.success for episode in results.episodes), len(results.episodes))
-        figures |= rate.as_results(f"{name}_success")
-        detail[name] = results.by_instruction()
+    for name, policy in policies.items():
+        episodes = results[name].episodes
+        figures |= wilson(sum(episode.success for episode in episodes), len(episodes)).as_results(f"{name}_success")
         if isinstance(policy, ImaginationPlanner):
-            figures["replan_ms_median"] = float(np.median(policy.seconds)) * 1000
-    return {**figures, "detail": detail}
+            figures[f"{name}_replan_ms_median"] = float(np.median(policy.seconds)) * 1000
+    return {**figures, **_differences(results), "detail": {name: _detail(results[name]) for name in results}}
 
 
-def _run(name: str, policy: Policy, env: Any, config: ClosedLoopConfig) -> PolicyResults:
+def _run(policies: Mapping[str, Policy], env: Any, config: ClosedLoopConfig) -> dict[str, PolicyResults]:
+    """Scene by scene, each policy in turn, so that whatever else the machine does slows all of them alike."""
     instructions = getattr(env.unwrapped, "instructions", None)
-    results: list[EpisodeResult] = []
-    for index in track(range(config.episodes), name):
+    results: dict[str, list[EpisodeResult]] = {name: [] for name in policies}
+    for index in track(range(config.episodes), ", ".join(policies)):
         instruction = instructions[index % len(instructions)] if instructions else None
-        results.append(run_episode(env, policy, config.seed + index, instruction))
-    return PolicyResults(tuple(results))
+        for name, policy in policies.items():
+            results[name].append(run_episode(env, policy, config.seed + index, instruction))
+    return {name: PolicyResults(tuple(episodes)) for name, episodes in results.items()}
+
+
+def _detail(results: PolicyResults) -> dict[str, Any]:
+    keys = ("seed", "instruction", "success", "steps", "progress")
+    rows = [{key: getattr(episode, key) for key in keys} for episode in results.episodes]
+    return {"instructions": results.by_instruction(), "episodes": rows}
+
+
+def _differences(results: Mapping[str, PolicyResults]) -> dict[str, float]:
+    """Of each policy and every later one: how much more often the former succeeds, with an interval over scenes."""
+    figures: dict[str, float] = {}
+    for ours, theirs in combinations(results, 2):
+        success = ([float(each.success) for each in results[name].episodes] for name in (ours, theirs))
+        figures |= paired_difference(*success).as_results(f"{ours}_minus_{theirs}_success")
+    return figures
 
 
 def _policy(name: str, config: ClosedLoopConfig, env: Any) -> Policy:
     search = search_config(config.planner)
-    if name == "planner":
+    if name == "planner" or name in OBJECTIVES:
+        objective = objective_config(config.objective)
+        if name != "planner":
+            objective = replace(objective, name=name)
         model = WorldModel.from_pretrained(config.world_model)
-        server = ImaginationServer(model, ProgressModel.from_pretrained(config.world_model), cast(Order, config.order))
+        judge = load_objective(objective, model, config.world_model)
+        server = ImaginationServer(model, judge, cast(Order, config.order))
         return ImaginationPlanner(server, search, model.config.action_dim, config.replan_every)
     if name == "oracle":
         if config.env != "tabletop":

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer
+from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer, imagination
+from roboalign_core.planning.futures import Futures
 from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
 from roboalign_core.world_model import WorldModel
-from roboalign_core.world_model.rollout import Imagination
+from roboalign_core.world_model.rollout import Imagination, Order
 
 TASK = "push the red cube left"
 
@@ -64,15 +65,15 @@ def test_short_memory_means_smaller_batches_from_then_on(
     server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     expected = server.score(candidates)
-    imagine, tried = server._expected, []
+    tried: list[int] = []
 
-    def limited(actions: np.ndarray) -> Any:
-        tried.append(len(actions))
-        if len(actions) > 2:
+    def limited(world_model: WorldModel, context: Any, bins: torch.Tensor, order: Order) -> Futures:
+        tried.append(len(bins))
+        if len(bins) > 2:
             raise error
-        return imagine(actions)
+        return Futures(world_model, context, bins, order)
 
-    monkeypatch.setattr(server, "_expected", limited)
+    monkeypatch.setattr(imagination, "Futures", limited)
     for _ in range(2):
         np.testing.assert_allclose(server.score(candidates), expected, atol=1e-5)
     assert tried == [6, 3, 2, 2, 2, 2, 2, 2]
@@ -82,7 +83,7 @@ def test_other_errors_and_memory_for_not_even_one_are_passed_on(
     server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error in (RuntimeError("a bug"), torch.OutOfMemoryError("CUDA out of memory")):
-        monkeypatch.setattr(server, "_expected", Mock(side_effect=error))
+        monkeypatch.setattr(imagination, "Futures", Mock(side_effect=error))
         with pytest.raises(type(error), match=str(error)):
             server.score(candidates)
 

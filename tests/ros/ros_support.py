@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import ObjectiveConfig
 from roboalign_nodes.lifecycle import ManagedNode
 from roboalign_nodes.service_calls import call
 
@@ -191,7 +192,7 @@ def make_dot_env(name: str, size: int, max_steps: int) -> DotEnv:
     return DotEnv(size, max_steps)
 
 
-def load_dots(model: str, objective: str, order: str, threads: int) -> DotImagination:
+def load_dots(model: str, objective: ObjectiveConfig, order: str, threads: int) -> DotImagination:
     """For ``WorldModelNode(load=...)``."""
     return DotImagination()
 

@@ -24,8 +24,11 @@ pytest.importorskip("matplotlib", reason="needs the extra viz")
 
 from ros_support import LIMIT, wait_until
 
+from roboalign_core.cli import compose
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning.objective import PAST
+from roboalign_nodes import demo
 from roboalign_nodes.demo import NODE_MODULES, DemoConfig, run
 from roboalign_nodes.middleware import SHARED_MEMORY, _mapped, clean_shared_memory, mapped_here, wait_until_unmapped
 from roboalign_nodes.processes import NodeCommand, NodeGroup
@@ -230,6 +233,8 @@ def test_a_node_ends_itself_when_its_parent_is_gone(tmp_path: Path, state: str) 
         ({"seed": -1}, "seed"),
         ({"rate_hz": -1.0}, "rate_hz"),
         ({"fps": 0.0}, "fps > 0"),
+        ({"objective": {"name": "fame"}}, "objective: expected one of progress, student, both, found 'fame'"),
+        ({"objective": {"name": "student", "weights": {"physics_adherence": 1.0}}}, "expected the usual weights"),
         ({"domain_id": 300}, "domain_id: expected 0 to 101"),
         ({"instructions": ["go left", ""]}, "found an empty one"),
         ({"params": "/nowhere"}, "parameter file /nowhere/robot_sim.yaml, found none"),
@@ -242,7 +247,23 @@ def test_bad_settings_start_nothing(tmp_path: Path, changes: dict[str, Any], rea
 
 
 def test_yaml_mirrors_the_dataclass() -> None:
-    assert yaml.safe_load((config_dir() / "demo.yaml").read_text()) == dataclasses.asdict(DemoConfig())
+    settings = yaml.safe_load((config_dir() / "demo.yaml").read_text())
+    assert settings.pop("defaults") == ["_self_", {"objective": None}]
+    assert {**settings, "objective": None} == dataclasses.asdict(DemoConfig())
+
+
+def test_an_objective_is_handed_to_the_world_model() -> None:
+    assert "objective" not in str(demo._overrides(compose(demo.VERB, [])))
+    chosen = compose(demo.VERB, ["objective=both", "objective.reward_model=runs/reward", "objective.worth=1"])
+    assert demo._overrides(chosen)["world_model"] == {
+        "model": "tabletop",
+        "objective": "both",
+        "progress_model": "",
+        "reward_model": "runs/reward",
+        "past": PAST,
+        "worth": 1.0,
+        "finalists": 16,
+    }
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_a_waiting_robot_gets_a_good_chunk(loop: Loop) -> None:
     assert bench.chunks[0].header.stamp == ns_to_time(0)
     plan = bench.plans[0]
     assert plan.chunk == bench.chunks[0]
-    assert (plan.policy, list(plan.scores.names), len(plan.candidate_scores)) == ("cem", ["progress"], 32)
+    assert (plan.policy, list(plan.scores.names), len(plan.candidate_scores)) == ("cem", ["objective"], 32)
     assert plan.scores.total == pytest.approx(chunk.actions[:, 0].sum(), abs=1e-4)
     assert plan.replan_ms > 0
     contexts = {(request.episode, request.step, request.instruction) for request in bench.requests}

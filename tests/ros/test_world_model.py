@@ -18,7 +18,9 @@ from roboalign_interfaces.srv import Imagine
 from ros_support import REACH, DotImagination, Loop, draw, locate, wait_until
 from sensor_msgs.msg import Image
 
+from roboalign_core.bundled import MODELS
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import ObjectiveConfig
 from roboalign_nodes import qos
 from roboalign_nodes.conversions import candidates_to_request, image_to_message, message_to_image, ns_to_time
 from roboalign_nodes.world_model import WorldModelNode
@@ -94,17 +96,18 @@ def test_without_frames_nothing_is_drawn(camera: Camera) -> None:
     assert list(camera.ask(straight(1), episode=1).frames) == []
 
 
-def test_the_reference_is_the_first_frame_and_only_the_newest_is_observed(camera: Camera) -> None:
+def test_the_reference_is_the_first_frame_and_every_later_one_is_observed_once(camera: Camera) -> None:
     for step in range(4):
         camera.show(1, step, (0.05 * step, 0.0))
     answer = camera.ask(straight(0), episode=1, step=3)
-    assert camera.imagination.calls == ["reset", "observe"]
+    seen = ["reset", "observe", "observe", "observe"]
+    assert camera.imagination.calls == seen
     assert answer.scores[0] == pytest.approx(0.15, abs=1 / 32)
     camera.ask(straight(0), episode=1, step=3)
-    assert camera.imagination.calls == ["reset", "observe"]
+    assert camera.imagination.calls == seen
     camera.show(2, 0)
     camera.ask(straight(0), episode=2)
-    assert camera.imagination.calls == ["reset", "observe", "reset"]
+    assert camera.imagination.calls == [*seen, "reset"]
 
 
 def test_a_robot_that_starts_anew_gets_a_new_reference(camera: Camera) -> None:
@@ -203,9 +206,28 @@ def test_a_bad_image_is_reported_and_skipped(camera: Camera) -> None:
     wait_until(lambda: camera.health()["message"] == "running", "good health")
 
 
+def test_parameters_say_what_is_loaded(domain: int) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def load(*settings: Any) -> DotImagination:
+        asked.append(settings)
+        return DotImagination()
+
+    with Loop(domain) as loop:
+        loop.add(partial(WorldModelNode, load), model="here", objective="both", reward_model="there", worth=0.25)
+    assert asked == [("here", ObjectiveConfig("both", reward_model="there", worth=0.25), "frame", 0)]
+
+
 def test_missing_weights(domain: int) -> None:
     with (
         Loop(domain) as loop,
         pytest.raises(RoboAlignError, match="world_model: model 'nowhere': expected a bundled name"),
     ):
         loop.add(WorldModelNode, model="nowhere")
+
+
+@pytest.mark.skipif(not (MODELS / "robosuite_lift").is_dir(), reason="this checkout ships no weights")
+def test_a_missing_student_says_what_to_do(domain: int) -> None:
+    expected = r"objective student: model 'robosuite_lift': expected a reward model.* or choose the objective progress"
+    with Loop(domain) as loop, pytest.raises(RoboAlignError, match=expected):
+        loop.add(WorldModelNode, model="robosuite_lift", objective="student")

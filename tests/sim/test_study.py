@@ -32,7 +32,20 @@ def test_expert_beats_random_on_the_same_scenes() -> None:
     figures = study(ClosedLoopConfig(policies=["expert", "random"], episodes=12), "unused")
     assert figures["expert_success"] >= 0.8 > figures["random_success"]
     assert figures["expert_success_ci_low"] < figures["expert_success"] <= figures["expert_success_ci_high"]
-    assert len(figures["detail"]["expert"]) == 12
+    assert len(figures["detail"]["expert"]["instructions"]) == 12
+    gain = figures["expert_success"] - figures["random_success"]
+    assert figures["expert_minus_random_success"] == pytest.approx(gain)
+    assert 0.3 < figures["expert_minus_random_success_ci_low"] <= gain <= figures["expert_minus_random_success_ci_high"]
+
+
+def test_every_policy_meets_the_same_scenes_and_is_compared_with_those_after_it() -> None:
+    figures = study(ClosedLoopConfig(policies=["random", "expert", "random"], episodes=3), "unused")
+    rows = [figures["detail"][name]["episodes"] for name in ("random", "expert")]
+    scenes = [[(row["seed"], row["instruction"]) for row in each] for each in rows]
+    assert scenes[0] == scenes[1]
+    assert len(set(scenes[0])) == 3
+    assert "random_minus_expert_success" in figures
+    assert "expert_minus_random_success" not in figures
 
 
 def test_planner_looks_again_after_so_many_steps() -> None:
@@ -41,7 +54,7 @@ def test_planner_looks_again_after_so_many_steps() -> None:
     planner.reset(0)
     frame = np.zeros((64, 64, 3), np.uint8)
     actions = [planner.act(frame, {"instruction": "go"}) for _ in range(5)]
-    assert server.calls == ["reset go", "observe", "observe", "observe"]
+    assert server.calls == ["reset go", "observe", "observe", "observe", "observe"], "an objective may want every frame"
     assert np.mean([action[0] for action in actions]) > 0.2
     assert len(planner.seconds) == 3
 

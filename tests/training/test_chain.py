@@ -281,6 +281,9 @@ def test_bench_times_what_it_says(model: Path, tmp_path: Path, suite: str) -> No
     figures = bench(config)
     if suite == "planner":
         assert 0 < figures["plan_ms_q25"] <= figures["plan_ms_median"] <= figures["plan_ms_q75"]
+        assert figures["objective"] == "progress"
+        with pytest.raises(RoboAlignError, match=r"objective student: .*expected a reward model"):
+            bench(dataclasses.replace(config, objective={"name": "student"}))
         return
     for way in ("ancestor", "ancestor_static", "token", "frame"):
         assert figures[f"{way}_n3_frames_per_s"] > 0

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from roboalign_core.bundled import MODELS, bundled_models
-from roboalign_core.planning import ImaginationServer
-from roboalign_core.reward.progress import ProgressModel
+from roboalign_core.planning import OBJECTIVES, ImaginationServer, ObjectiveConfig, load_objective
+from roboalign_core.reward.model import FOLDER
 from roboalign_core.world_model import WorldModel
 from roboalign_core.world_model.huggingface import load_llama
 
@@ -50,11 +50,15 @@ def test_it_decodes_as_transformers_does(name: str) -> None:
 
 
 def test_its_objective_belongs_to_it(name: str) -> None:
-    progress = ProgressModel.from_pretrained(name)
-    server = ImaginationServer(WorldModel.from_pretrained(name), progress)
-    frame = np.zeros((64, 64, 3), np.uint8)
-    width = server.world_model.config.action_dim
-    for instruction in progress.config.instructions:
-        server.reset(frame, instruction)
-        scores = server.score(np.zeros((2, 3, width), np.float32))
-        assert np.isfinite(scores).all()
+    """And so does the student, where one lies beside it."""
+    world_model = WorldModel.from_pretrained(name)
+    has_student = (MODELS / name / FOLDER).is_dir()
+    for kind in OBJECTIVES if has_student else ("progress",):
+        judge = load_objective(ObjectiveConfig(kind), world_model, name)
+        server = ImaginationServer(world_model, judge)
+        frame = np.zeros((64, 64, 3), np.uint8)
+        width = world_model.config.action_dim
+        for instruction in judge.instructions or ["push the red cube left"]:
+            server.reset(frame, instruction)
+            scores = server.score(np.zeros((2, 3, width), np.float32))
+            assert np.isfinite(scores).all()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError, require
+from roboalign_core.planning import ObjectiveConfig, objective_config
 from roboalign_core.verb import Verb
 from roboalign_nodes.demo_report import summarise, write_demo_report
 from roboalign_nodes.middleware import environment, tidy_shared_memory
@@ -34,6 +35,7 @@ class DemoConfig:
     Attributes:
         env: name of the environment.
         world_model: weights of world model and objective: a bundled name or a folder; None: named like the environment.
+        objective: what the planner maximises, a node of ``configs/objective/``; None: as the parameter file says.
         episodes: episodes of the planner; the environment's instructions take turns.
         random_episodes: episodes of random actions through the same nodes, on the same scenes.
         seed: of the scenes (episode i has seed + i) and of the planner.
@@ -52,6 +54,7 @@ class DemoConfig:
 
     env: str = "tabletop"
     world_model: str | None = None
+    objective: Any = None
     episodes: int = 16
     random_episodes: int = 16
     seed: int = 1000
@@ -161,10 +164,23 @@ def _overrides(config: DemoConfig) -> dict[str, dict[str, Any]]:
     robot["execute_steps"] = config.execute_steps
     nodes: dict[str, dict[str, Any]] = {
         "robot_sim": robot,
-        "world_model": {"model": config.world_model or config.env},
+        "world_model": {"model": config.world_model or config.env, **_objective(config)},
         "planner": {"seed": config.seed, **planner},
     }
     return {name: {key: value for key, value in values.items() if value is not None} for name, values in nodes.items()}
+
+
+def _objective(config: DemoConfig) -> dict[str, Any]:
+    """Parameters of the world model's node that the objective's settings are."""
+    if config.objective is None:
+        return {}
+    found = objective_config(config.objective)
+    if found.weights != ObjectiveConfig().weights:
+        raise RoboAlignError(
+            f"demo objective: expected the usual weights, which are no parameter of the node, found {found.weights}"
+        )
+    named = {key: getattr(found, key) for key in config.objective if key not in ("name", "weights")}
+    return {"objective": found.name, **named}
 
 
 def _yaml(value: Any) -> str:

@@ -275,7 +275,7 @@ class PlannerNode(ManagedNode):
         message.header = chunk.header
         message.candidate_scores = to_float_array(choice.candidate_scores)
         if choice.score is not None:
-            message.scores = Scores(header=chunk.header, names=["progress"], values=[choice.score], total=choice.score)
+            message.scores = Scores(header=chunk.header, names=["objective"], values=[choice.score], total=choice.score)
         return message
 
     def _complain(self, problem: str) -> None:

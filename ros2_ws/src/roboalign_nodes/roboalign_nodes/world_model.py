@@ -16,6 +16,7 @@ from roboalign_interfaces.srv import Imagine
 from sensor_msgs.msg import Image
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import OBJECTIVES, ObjectiveConfig
 from roboalign_nodes import qos
 from roboalign_nodes.conversions import (
     image_to_message,
@@ -29,6 +30,7 @@ from roboalign_nodes.lifecycle import OK, WARN, Health, ManagedNode, run_node
 from roboalign_nodes.parameters import ParameterSpec
 
 Order = Literal["frame", "token"]
+_OBJECTIVE = ObjectiveConfig()  # its values are the parameters' defaults
 
 
 class Imagination(Protocol):
@@ -38,7 +40,7 @@ class Imagination(Protocol):
         """A new episode that starts from this frame (H, W, 3)."""
 
     def observe(self, frame: npt.NDArray[np.uint8]) -> None:
-        """The real frame (H, W, 3) that imagination starts from."""
+        """The episode's next real frame (H, W, 3), which imagination starts from."""
 
     def score(self, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Candidates (N, H, A) → (N,), higher is better."""
@@ -47,17 +49,17 @@ class Imagination(Protocol):
         """One candidate (H, A) → (H, H, W, 3)."""
 
 
-def load_imagination(model: str, objective: str, order: Order, threads: int) -> Imagination:
+def load_imagination(model: str, objective: ObjectiveConfig, order: Order, threads: int) -> Imagination:
     """The core's server, from weights."""
     import torch
 
-    from roboalign_core.planning import ImaginationServer
-    from roboalign_core.reward.progress import ProgressModel
+    from roboalign_core.planning import ImaginationServer, load_objective
     from roboalign_core.world_model import WorldModel
 
     if threads:
         torch.set_num_threads(threads)
-    return ImaginationServer(WorldModel.from_pretrained(model), ProgressModel.from_pretrained(objective), order)
+    world_model = WorldModel.from_pretrained(model)
+    return ImaginationServer(world_model, load_objective(objective, world_model, model), order)
 
 
 class WorldModelNode(ManagedNode):
@@ -68,12 +70,40 @@ class WorldModelNode(ManagedNode):
     - ``imagined/image`` (sensor_msgs/Image): the frames of an answer that has frames, one after the other, for viewers
 
     Args:
-        load: called with the names of the model and of the objective, the order of decoding, and the number of threads.
+        load: called with the model's name, the objective's settings, the order of decoding, and the number of threads.
     """
 
     PARAMETERS = (
         ParameterSpec("model", "tabletop", "world model: a bundled name, a folder, or a hub id"),
-        ParameterSpec("objective", "", "what scores imagined futures, named likewise; empty: the one beside the model"),
+        ParameterSpec(
+            "objective",
+            _OBJECTIVE.name,
+            "what scores imagined futures: a progress head, the student reward model, or both",
+            choices=OBJECTIVES,
+        ),
+        ParameterSpec(
+            "progress_model", _OBJECTIVE.progress_model, "progress head, named like the model; empty: the one beside it"
+        ),
+        ParameterSpec(
+            "reward_model", _OBJECTIVE.reward_model, "student, named like the model; empty: the one beside it"
+        ),
+        ParameterSpec(
+            "past",
+            _OBJECTIVE.past,
+            "frames seen, the newest, that the student's videos begin with; 0: the whole episode",
+            0,
+            100_000,
+        ),
+        ParameterSpec(
+            "worth", _OBJECTIVE.worth, "both: progress that the student's best opinion counts as", 0.0, 100.0
+        ),
+        ParameterSpec(
+            "finalists",
+            _OBJECTIVE.finalists,
+            "both: candidates of a request, the best by progress, that the student sees, at most",
+            1,
+            65_536,
+        ),
         ParameterSpec(
             "order", "frame", "decoding: all tokens of a frame in one pass, or one by one", choices=("frame", "token")
         ),
@@ -83,7 +113,9 @@ class WorldModelNode(ManagedNode):
         ParameterSpec("imagined_frame_id", "camera_optical_frame", "frame of the imagined images"),
     )
 
-    def __init__(self, load: Callable[[str, str, Order, int], Imagination] = load_imagination, **options: Any) -> None:
+    def __init__(
+        self, load: Callable[[str, ObjectiveConfig, Order, int], Imagination] = load_imagination, **options: Any
+    ) -> None:
         super().__init__("world_model", **options)
         self._load = load
         self._imagination: Imagination | None = None
@@ -100,9 +132,9 @@ class WorldModelNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the weights and make the topics."""
-        model = self.value("model")
-        objective = self.value("objective") or model
-        self._imagination = self._load(model, objective, self.value("order"), self.value("threads"))
+        settings = ("progress_model", "reward_model", "past", "worth", "finalists")
+        objective = ObjectiveConfig(self.value("objective"), **{name: self.value(name) for name in settings})
+        self._imagination = self._load(self.value("model"), objective, self.value("order"), self.value("threads"))
         self._feed = FrameFeed(self.value("pending_frames"))
         self._context, self._restarts = None, 0
         arrivals, requests = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
@@ -205,13 +237,12 @@ class WorldModelNode(ManagedNode):
         return self._context
 
     def _show(self, imagination: Imagination, frames: Sequence[SeenFrame], instructions: Mapping[int, str]) -> None:
-        first, newest = frames[0], frames[-1]
-        if self._context is None or newest.key.episode != self._context.episode:
-            imagination.reset(first.frame, instructions.get(first.key.episode, ""))
-            self._context = first.key
-        if newest.key != self._context:
-            imagination.observe(newest.frame)
-            self._context = newest.key
+        for seen in frames:
+            if self._context is None or seen.key.episode != self._context.episode:
+                imagination.reset(seen.frame, instructions.get(seen.key.episode, ""))
+            else:
+                imagination.observe(seen.frame)
+            self._context = seen.key
 
     def _forget_if_restarted(self) -> None:
         if self._feed.restarts != self._restarts:
