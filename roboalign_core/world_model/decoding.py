@@ -7,12 +7,14 @@ the same function for inference. A test holds both to the same hidden states.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import native_dtype
 from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.transformer import NORM_EPS, DecoderLayer
@@ -79,18 +81,57 @@ class KeyValueCache:
         return self.shared_keys.shape[2]
 
 
+class _Matrix:
+    """A weight to multiply by, kept in the order that oneDNN wants on a CPU, where what follows is fused into it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = _packs(weight)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x Wᵀ."""
+        if self.packed:
+            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], ""))
+        return F.linear(x, self.weight)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """SiLU of x Wᵀ."""
+        if self.packed:
+            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "swish", [], ""))
+        return F.silu(F.linear(x, self.weight))
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """x Wᵀ · other."""
+        return self._with(x, other, "mul") if self.packed else F.linear(x, self.weight).mul_(other)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """x Wᵀ + other."""
+        return self._with(x, other, "add") if self.packed else F.linear(x, self.weight).add_(other)
+
+    def _with(self, x: Tensor, other: Tensor, how: str) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, None, how))
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN computes with this weight natively."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or native_dtype(weight.device) == weight.dtype
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of one layer: queries, keys and values in one matrix, gate and up in another; norm weights are inside.
+    """Weights of one layer: queries, keys and values in one matrix; norm weights are inside.
 
     ``mix`` gives the first halves of all heads' queries and of their keys, then the second halves, then the values:
     rotary positions turn the halves against each other, in long runs of numbers. Queries come scaled.
     """
 
-    mix: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    mix: _Matrix
+    out: _Matrix
+    gate: _Matrix
+    up: _Matrix
+    down: _Matrix
 
     @classmethod
     def of(cls, layer: DecoderLayer) -> _Layer:
@@ -99,13 +140,13 @@ class _Layer:
         scale = (len(query) // attention.heads) ** -0.5
         halves = torch.stack([query * scale, key]).unflatten(1, (attention.heads, 2, -1)).permute(2, 0, 1, 3, 4)
         mix = torch.cat([halves.flatten(0, 3), value])
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).float()
-        out, down = attention.o_proj.weight.detach(), mlp.down_proj.weight.detach()
+        norm, dtype = layer.post_attention_layernorm.weight, attention.o_proj.weight.dtype
         return cls(
-            (mix * layer.input_layernorm.weight).to(out.dtype),
-            out,
-            (gate_up * layer.post_attention_layernorm.weight).to(out.dtype),
-            down,
+            _Matrix((mix * layer.input_layernorm.weight).to(dtype)),
+            _Matrix(attention.o_proj.weight.detach()),
+            _Matrix((mlp.gate_proj.weight.float() * norm).to(dtype)),
+            _Matrix((mlp.up_proj.weight.float() * norm).to(dtype)),
+            _Matrix(mlp.down_proj.weight.detach()),
         )
 
 
@@ -146,10 +187,9 @@ class Decoder:
         if self._positions is not None:
             x = x + self._positions[start:end]
         for index, layer in enumerate(self._layers):
-            mixed = self._attend(_normalised(x), layer, cache, index)
-            x = x + F.linear(mixed, layer.out)
-            gate, up = F.linear(_normalised(x), layer.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate).mul_(up), layer.down)
+            x = layer.out.plus(self._attend(_normalised(x), layer, cache, index), x)
+            ready = _normalised(x)
+            x = layer.down.plus(layer.up.times(ready, layer.gate.silu(ready)), x)
         cache.length = end
         return _normalised(x).mul_(self._norm)
 
@@ -176,7 +216,7 @@ class Decoder:
 
     def _project(self, x: Tensor, layer: _Layer, start: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (2, B, L, dim) in their halves, turned by rotary positions; values (B, L, dim)."""
-        first, second, value = F.linear(x, layer.mix).chunk(3, dim=-1)
+        first, second, value = layer.mix(x).chunk(3, dim=-1)
         cos, sin = self._rotary[:, start : start + x.shape[1]]
         turned = x.new_empty(2, *x.shape)
         torch.mul(first, cos, out=turned[0]).addcmul_(second, sin, value=-1)
