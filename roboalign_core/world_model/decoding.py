@@ -19,7 +19,6 @@ from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.transformer import NORM_EPS, DecoderLayer
 
-
 ALIGNMENT = 32
 """Rows of attention scores are multiples of it: vector registers are filled, and the softmax takes half the time."""
 
@@ -66,7 +65,7 @@ class KeyValueCache:
         return sum(part.nbytes for part in (self.keys, self.values, self.shared_keys, self.shared_values))
 
     def repeat(self, count: int) -> KeyValueCache:
-        """The past of each sequence ``count`` times in a row; where nothing was shared yet, all of it is from now on."""
+        """The past of each sequence ``count`` times in a row: shared from now on where nothing was shared yet."""
         own = self.length - self.shared
         if not self.shared:
             return self.after(self.keys[..., :own], self.values[..., :own, :], count, self.limit)
@@ -89,7 +88,7 @@ class _Matrix:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x Wᵀ."""
+        """X Wᵀ."""
         if self.packed:
             return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], ""))
         return F.linear(x, self.weight)
@@ -101,11 +100,11 @@ class _Matrix:
         return F.silu(F.linear(x, self.weight))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """x Wᵀ · other."""
+        """X Wᵀ · other."""
         return self._with(x, other, "mul") if self.packed else F.linear(x, self.weight).mul_(other)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """x Wᵀ + other."""
+        """X Wᵀ + other."""
         return self._with(x, other, "add") if self.packed else F.linear(x, self.weight).add_(other)
 
     def _with(self, x: Tensor, other: Tensor, how: str) -> Tensor:
