@@ -28,9 +28,9 @@ def plan(name: str, search: SearchConfig, order: str, repeats: int, device: str)
 
     timing = timed(decide, repeats, world_model.device)
     return {
-        "plan_ms_median": timing.median * 1000,
-        "plan_ms_q25": timing.low * 1000,
-        "plan_ms_q75": timing.high * 1000,
+        "replan_ms_median": timing.median * 1000,
+        "replan_ms_q25": timing.low * 1000,
+        "replan_ms_q75": timing.high * 1000,
         "candidates": search.candidates,
         "horizon": search.horizon,
         "iterations": search.iterations,

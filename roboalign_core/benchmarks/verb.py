@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import MISSING
 
-from roboalign_core.benchmarks.decode import WAYS, decode
+from roboalign_core.benchmarks.decode import WAYS, decode, plot
 from roboalign_core.benchmarks.planner import plan
+from roboalign_core.benchmarks.random_model import save_random_model
 from roboalign_core.benchmarks.reward import rate
 from roboalign_core.benchmarks.session import stream
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import atomic_path
 from roboalign_core.planning import search_config
 from roboalign_core.verb import Verb
 
@@ -26,6 +31,7 @@ class BenchConfig:
     out: str = MISSING
     suite: str = "decode"
     world_model: str = "tabletop"
+    model: Any = None
     reward: str = "tabletop"
     ways: list[str] = field(default_factory=lambda: list(WAYS))
     candidates: list[int] = field(default_factory=lambda: [1, 16, 64])
@@ -59,15 +65,21 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     if config.suite == "reward":
         return rate(config.reward, config.candidates, config.frames, config.repeats, config.seed, config.device)
-    return decode(
-        config.world_model,
-        config.ways,
-        config.candidates,
-        config.frames,
-        config.repeats,
-        config.seed,
-        config.device,
-    )
+    return _decode(config)
+
+
+def _decode(config: BenchConfig) -> Mapping[str, Any]:
+    with TemporaryDirectory() as folder:
+        name = config.world_model if config.model is None else folder
+        if config.model is not None:
+            save_random_model(config.model, Path(folder), config.seed)
+        figures = decode(
+            name, config.ways, config.candidates, config.frames, config.repeats, config.seed, config.device
+        )
+    if find_spec("matplotlib"):
+        with atomic_path(Path(config.out) / "decode.png") as path:
+            path.write_bytes(plot(figures["detail"]["rows"]))
+    return {"weights": config.world_model if config.model is None else "random", **figures}
 
 
 VERB = Verb("bench", "times decoding, planning, long streams and scoring on this machine", BenchConfig, run)
