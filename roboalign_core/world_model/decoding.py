@@ -30,12 +30,12 @@ class KeyValueCache:
     Keys are transposed, as the product with queries wants them. Sequences that begin alike follow each other.
 
     Attributes:
-        keys: (layers, heads, N, d, capacity) of each sequence's own tokens, 0 where there are none yet.
-        values: (layers, heads, N, capacity, d), likewise.
+        keys: (layers, heads, N, d, S) of each sequence's own tokens, 0 where there are none yet.
+        values: (layers, heads, N, S, d), likewise.
         shared_keys: (layers, heads, b, d, P), each of N / b sequences.
         shared_values: (layers, heads, b, P, d).
         length: tokens seen, those that are shared among them.
-        limit: tokens that there is room for.
+        limit: tokens that it may grow to.
     """
 
     keys: Tensor
@@ -47,12 +47,19 @@ class KeyValueCache:
 
     @classmethod
     def after(cls, shared_keys: Tensor, shared_values: Tensor, count: int, limit: int) -> KeyValueCache:
-        """``count`` sequences after each shared past, with room for ``limit`` tokens in all."""
+        """``count`` sequences after each shared past, of at most ``limit`` tokens in all."""
         layers, heads, pasts, d, shared = shared_keys.shape
-        room = _aligned(limit) - shared
-        keys = shared_keys.new_zeros(layers, heads, pasts * count, d, room)
-        values = shared_keys.new_zeros(layers, heads, pasts * count, room, d)
-        return cls(keys, values, shared_keys, shared_values, shared, limit)
+        keys = shared_keys.new_empty(layers, heads, pasts * count, d, 0)
+        return cls(keys, keys.transpose(-1, -2), shared_keys, shared_values, shared, limit)
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many tokens in all.
+
+        Keys and values lie without gaps, which products with them need not to copy them first.
+        """
+        more = _aligned(tokens) - self.shared - self.keys.shape[-1]
+        if more > 0:
+            self.keys, self.values = F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more))
 
     @property
     def shared(self) -> int:
@@ -70,8 +77,7 @@ class KeyValueCache:
         if not self.shared:
             return self.after(self.keys[..., :own], self.values[..., :own, :], count, self.limit)
         more = self.after(self.shared_keys, self.shared_values, self.keys.shape[2] // self._pasts * count, self.limit)
-        more.keys[..., :own] = self.keys[..., :own].repeat_interleave(count, 2)
-        more.values[..., :own, :] = self.values[..., :own, :].repeat_interleave(count, 2)
+        more.keys, more.values = self.keys.repeat_interleave(count, 2), self.values.repeat_interleave(count, 2)
         more.length = self.length
         return more
 
@@ -182,6 +188,7 @@ class Decoder:
         start, end = cache.length, cache.length + ids.shape[1]
         if end > cache.limit:
             raise RoboAlignError(f"dynamics transformer: expected at most {cache.limit} tokens, found {end}")
+        cache.reserve(end)
         x = self._table[ids]
         if self._positions is not None:
             x = x + self._positions[start:end]
@@ -206,11 +213,9 @@ class Decoder:
         keys, values, own = cache.keys[index], cache.values[index], slice(start - cache.shared, end - cache.shared)
         keys[..., own].unflatten(2, (2, -1)).copy_(key.permute(3, 1, 0, 4, 2))
         values[:, :, own] = value.unflatten(-1, (self.config.heads, -1)).permute(2, 0, 1, 3)
-        width = _aligned(end)
-        mask = self._mask[start:end, cache.shared : width]
+        mask = self._mask[start:end, cache.shared : cache.shared + keys.shape[-1]]
         shared = (cache.shared_keys[index], cache.shared_values[index])
-        room = width - cache.shared
-        seen = _mix(query, (keys[..., :room], values[:, :, :room]), shared, mask)
+        seen = _mix(query, (keys, values), shared, mask)
         return seen.permute(1, 2, 0, 3).flatten(2)
 
     def _project(self, x: Tensor, layer: _Layer, start: int) -> tuple[Tensor, Tensor]:

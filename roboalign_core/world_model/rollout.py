@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["plain", "frozen", "swr"]
 Order = Literal["token", "frame"]
-AHEAD = 256
+AHEAD = 64
 """Tokens of all candidates that are guessed in one pass, token by token. Beyond it, wrong guesses cost more than right
 ones save."""
 
