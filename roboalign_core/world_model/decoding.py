@@ -1,4 +1,4 @@
-"""Running the dynamics transformer forward, fast: fused weights, a key–value cache that is never re-allocated.
+"""Running the dynamics transformer forward, fast: fused weights, and a cache that keeps once what is shared.
 
 :mod:`roboalign_core.world_model.transformer` is the network as it is trained and as ``transformers`` has it; this is
 the same function for inference. A test holds both to the same hidden states.
@@ -7,6 +7,7 @@ the same function for inference. A test holds both to the same hidden states.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from platform import machine
 from typing import cast
 
 import torch
@@ -75,7 +76,8 @@ class KeyValueCache:
         """The past of each sequence ``count`` times in a row: shared from now on where nothing was shared yet."""
         own = self.length - self.shared
         if not self.shared:
-            return self.after(self.keys[..., :own], self.values[..., :own, :], count, self.limit)
+            keys, values = self.keys[..., :own].contiguous(), self.values[..., :own, :].contiguous()
+            return self.after(keys, values, count, self.limit)
         more = self.after(self.shared_keys, self.shared_values, self.keys.shape[2] // self._pasts * count, self.limit)
         more.keys, more.values = self.keys.repeat_interleave(count, 2), self.values.repeat_interleave(count, 2)
         more.length = self.length
@@ -94,23 +96,23 @@ class _Matrix:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        """X Wᵀ."""
+        """The product x Wᵀ."""
         if self.packed:
             return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], ""))
         return F.linear(x, self.weight)
 
     def silu(self, x: Tensor) -> Tensor:
-        """SiLU of x Wᵀ."""
+        """SiLU of the product."""
         if self.packed:
             return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "swish", [], ""))
         return F.silu(F.linear(x, self.weight))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
-        """X Wᵀ · other."""
+        """The product, times another number for each."""
         return self._with(x, other, "mul") if self.packed else F.linear(x, self.weight).mul_(other)
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """X Wᵀ + other."""
+        """The product, plus another number for each."""
         return self._with(x, other, "add") if self.packed else F.linear(x, self.weight).add_(other)
 
     def _with(self, x: Tensor, other: Tensor, how: str) -> Tensor:
@@ -119,7 +121,7 @@ class _Matrix:
 
 def _packs(weight: Tensor) -> bool:
     """Whether oneDNN computes with this weight natively."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or native_dtype(weight.device) == weight.dtype
 
