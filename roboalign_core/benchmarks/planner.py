@@ -31,9 +31,9 @@ def plan(
 
     timing = timed(decide, repeats, world_model.device)
     return {
-        "plan_ms_median": timing.median * 1000,
-        "plan_ms_q25": timing.low * 1000,
-        "plan_ms_q75": timing.high * 1000,
+        "replan_ms_median": timing.median * 1000,
+        "replan_ms_q25": timing.low * 1000,
+        "replan_ms_q75": timing.high * 1000,
         "candidates": search.candidates,
         "horizon": search.horizon,
         "iterations": search.iterations,

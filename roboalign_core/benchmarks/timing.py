@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+
+from roboalign_core.errors import RoboAlignError
 
 _MATMUL_SIDE = 1024
 
@@ -20,18 +23,52 @@ class Timing:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """From repeated measurements."""
+        low, median, high = np.percentile(seconds, [25, 50, 75])
+        return cls(float(median), float(low), float(high))
+
 
 def timed(call: Callable[[], object], repeats: int, device: torch.device) -> Timing:
     """Time a call after one that warms up."""
-    seconds = []
+    return timed_in_turns({"": call}, repeats, device)[""]
+
+
+def timed_in_turns(calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:
+    """Time several calls, one of each in turn, after a round that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: Timing.of(each[1:]) for name, each in seconds.items()}
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a call takes at most, beyond what is held before; of the process, or of torch on a GPU.
+
+    A call that comes after others may find memory that they gave back to the allocator, and so take less.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    low, median, high = np.percentile(seconds[1:], [25, 50, 75])
-    return Timing(float(median), float(low), float(high))
+        return torch.cuda.max_memory_allocated(device) - before
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins at what is held now
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RoboAlignError(f"/proc/self/status: expected {name}, found none")
 
 
 def matmul_limit(dtype: torch.dtype, device: torch.device, repeats: int = 20) -> float:

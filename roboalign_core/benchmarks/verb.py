@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import MISSING
 
-from roboalign_core.benchmarks.decode import WAYS, decode
+from roboalign_core.benchmarks.decode import WAYS, decode, plot
 from roboalign_core.benchmarks.planner import plan
+from roboalign_core.benchmarks.random_model import save_random_model
 from roboalign_core.benchmarks.reward import beside_teacher, random_student, rate
 from roboalign_core.benchmarks.session import stream
 from roboalign_core.benchmarks.teacher import Teacher, teacher_config
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import atomic_path
 from roboalign_core.planning import objective_config, search_config
 from roboalign_core.reward.config import RewardModelConfig
 from roboalign_core.reward.model import RewardModel
@@ -29,6 +34,7 @@ class BenchConfig:
     out: str = MISSING
     suite: str = "decode"
     world_model: str = "tabletop"
+    model: Any = None
     reward: str = "tabletop"
     reward_model: Any = None
     teacher: Any = None
@@ -66,15 +72,21 @@ def run(config: BenchConfig) -> Mapping[str, Any]:
         return stream(config.world_model, config.session_frames, config.order, config.seed, config.device)
     if config.suite == "reward":
         return _reward(config)
-    return decode(
-        config.world_model,
-        config.ways,
-        config.candidates,
-        config.frames,
-        config.repeats,
-        config.seed,
-        config.device,
-    )
+    return _decode(config)
+
+
+def _decode(config: BenchConfig) -> Mapping[str, Any]:
+    with TemporaryDirectory() as folder:
+        name = config.world_model if config.model is None else folder
+        if config.model is not None:
+            save_random_model(config.model, Path(folder), config.seed)
+        figures = decode(
+            name, config.ways, config.candidates, config.frames, config.repeats, config.seed, config.device
+        )
+    if find_spec("matplotlib"):
+        with atomic_path(Path(config.out) / "decode.png") as path:
+            path.write_bytes(plot(figures["detail"]["rows"]))
+    return {"weights": config.world_model if config.model is None else "random", **figures}
 
 
 def _reward(config: BenchConfig) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ class Meter:
         self.times.append(now - self._began)
         cache = imagination.cache
         self.tokens = max(self.tokens, cache.length)
-        self.bytes = max(self.bytes, cache.keys.nbytes + cache.values.nbytes)
+        self.bytes = max(self.bytes, cache.nbytes)
         self._began = now
 
 

@@ -1,4 +1,4 @@
-"""Running the dynamics transformer forward, fast: fused weights, a key–value cache that is never re-allocated.
+"""Running the dynamics transformer forward, fast: fused weights, and a cache that keeps once what is shared.
 
 :mod:`roboalign_core.world_model.transformer` is the network as it is trained and as ``transformers`` has it; this is
 the same function for inference. A test holds both to the same hidden states.
@@ -7,53 +7,153 @@ the same function for inference. A test holds both to the same hidden states.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from platform import machine
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.precision import native_dtype
 from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.transformer import NORM_EPS, DecoderLayer
 
+ALIGNMENT = 32
+"""Rows of attention scores are multiples of it: vector registers are filled, and the softmax takes half the time."""
+
 
 @dataclass
 class KeyValueCache:
-    """Keys and values (layers, B, heads, capacity, d) of the tokens seen; ``length`` of them are filled."""
+    """What N sequences have seen: a past that they share, and after it each its own.
+
+    Keys are transposed, as the product with queries wants them. Sequences that begin alike follow each other.
+
+    Attributes:
+        keys: (layers, heads, N, d, S) of each sequence's own tokens, 0 where there are none yet.
+        values: (layers, heads, N, S, d), likewise.
+        shared_keys: (layers, heads, b, d, P), each of N / b sequences.
+        shared_values: (layers, heads, b, P, d).
+        length: tokens seen, those that are shared among them.
+        limit: tokens that it may grow to.
+    """
 
     keys: Tensor
     values: Tensor
-    length: int = 0
+    shared_keys: Tensor
+    shared_values: Tensor
+    length: int
+    limit: int
+
+    @classmethod
+    def after(cls, shared_keys: Tensor, shared_values: Tensor, count: int, limit: int) -> KeyValueCache:
+        """``count`` sequences after each shared past, of at most ``limit`` tokens in all."""
+        layers, heads, pasts, d, shared = shared_keys.shape
+        keys = shared_keys.new_empty(layers, heads, pasts * count, d, 0)
+        return cls(keys, keys.transpose(-1, -2), shared_keys, shared_values, shared, limit)
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for so many tokens in all.
+
+        Keys and values lie without gaps, which products with them need not to copy them first.
+        """
+        more = _aligned(tokens) - self.shared - self.keys.shape[-1]
+        if more > 0:
+            self.keys, self.values = F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more))
+
+    @property
+    def shared(self) -> int:
+        """P, tokens of the shared past."""
+        return self.shared_keys.shape[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(part.nbytes for part in (self.keys, self.values, self.shared_keys, self.shared_values))
 
     def repeat(self, count: int) -> KeyValueCache:
-        """The past of each sequence ``count`` times in a row."""
-        layers, batch, *rest = self.keys.shape
-        keys, values = (part.new_empty(layers, batch, count, *rest) for part in (self.keys, self.values))
-        keys[..., : self.length, :] = self.keys.unsqueeze(2)[..., : self.length, :]
-        values[..., : self.length, :] = self.values.unsqueeze(2)[..., : self.length, :]
-        return KeyValueCache(keys.flatten(1, 2), values.flatten(1, 2), self.length)
+        """The past of each sequence ``count`` times in a row: shared from now on where nothing was shared yet."""
+        own = self.length - self.shared
+        if not self.shared:
+            keys, values = self.keys[..., :own].contiguous(), self.values[..., :own, :].contiguous()
+            return self.after(keys, values, count, self.limit)
+        more = self.after(self.shared_keys, self.shared_values, self.keys.shape[2] // self._pasts * count, self.limit)
+        more.keys, more.values = self.keys.repeat_interleave(count, 2), self.values.repeat_interleave(count, 2)
+        more.length = self.length
+        return more
+
+    @property
+    def _pasts(self) -> int:
+        return self.shared_keys.shape[2]
+
+
+class _Matrix:
+    """A weight to multiply by, kept in the order that oneDNN wants on a CPU, where what follows is fused into it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = _packs(weight)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product x Wᵀ."""
+        if self.packed:
+            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], ""))
+        return F.linear(x, self.weight)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """SiLU of the product."""
+        if self.packed:
+            return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "swish", [], ""))
+        return F.silu(F.linear(x, self.weight))
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """The product, times another number for each."""
+        return self._with(x, other, "mul") if self.packed else F.linear(x, self.weight).mul_(other)
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """The product, plus another number for each."""
+        return self._with(x, other, "add") if self.packed else F.linear(x, self.weight).add_(other)
+
+    def _with(self, x: Tensor, other: Tensor, how: str) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, None, how))
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN computes with this weight natively."""
+    if weight.device.type != "cpu" or machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or native_dtype(weight.device) == weight.dtype
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of one layer: queries, keys and values in one matrix, gate and up in another; norm weights are inside."""
+    """Weights of one layer: queries, keys and values in one matrix; norm weights are inside.
 
-    mix: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    ``mix`` gives the first halves of all heads' queries and of their keys, then the second halves, then the values:
+    rotary positions turn the halves against each other, in long runs of numbers. Queries come scaled.
+    """
+
+    mix: _Matrix
+    out: _Matrix
+    gate: _Matrix
+    up: _Matrix
+    down: _Matrix
 
     @classmethod
     def of(cls, layer: DecoderLayer) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        mix = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        query, key, value = (part.weight.float() for part in (attention.q_proj, attention.k_proj, attention.v_proj))
+        scale = (len(query) // attention.heads) ** -0.5
+        halves = torch.stack([query * scale, key]).unflatten(1, (attention.heads, 2, -1)).permute(2, 0, 1, 3, 4)
+        mix = torch.cat([halves.flatten(0, 3), value])
+        norm, dtype = layer.post_attention_layernorm.weight, attention.o_proj.weight.dtype
         return cls(
-            _scaled(mix, layer.input_layernorm.weight),
-            attention.o_proj.weight.detach(),
-            _scaled(gate_up, layer.post_attention_layernorm.weight),
-            mlp.down_proj.weight.detach(),
+            _Matrix((mix * layer.input_layernorm.weight).to(dtype)),
+            _Matrix(attention.o_proj.weight.detach()),
+            _Matrix((mlp.gate_proj.weight.float() * norm).to(dtype)),
+            _Matrix((mlp.up_proj.weight.float() * norm).to(dtype)),
+            _Matrix(mlp.down_proj.weight.detach()),
         )
 
 
@@ -69,14 +169,16 @@ class Decoder:
         self._positions = None if dynamics.positions is None else dynamics.positions.table().detach()
         self._layers = [_Layer.of(layer) for layer in backbone.layers if isinstance(layer, DecoderLayer)]
         self._norm = backbone.norm.weight.detach()
-        self._rotary = backbone.rotary.to(self._norm.dtype)
+        self._rotary = backbone.rotary.to(self._norm.dtype).repeat(1, 1, 2 * self.config.heads)
+        length = _aligned(self.capacity)
+        self._mask = self._norm.new_full((length, length), float("-inf")).triu(1)
 
     def cache(self, batch: int, tokens: int | None = None) -> KeyValueCache:
         """An empty cache for ``batch`` sequences of ``tokens``: at most, and where None, all that have positions."""
         config = self.config
-        tokens = self.capacity if tokens is None else min(tokens, self.capacity)
-        shape = (config.layers, batch, config.heads, tokens, config.dim // config.heads)
-        return KeyValueCache(self._norm.new_zeros(shape), self._norm.new_zeros(shape))
+        limit = self.capacity if tokens is None else min(tokens, self.capacity)
+        nothing = self._norm.new_zeros(config.layers, config.heads, batch, config.dim // config.heads, 0)
+        return KeyValueCache.after(nothing, nothing.transpose(-1, -2), 1, limit)
 
     @torch.no_grad()
     def hidden(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
@@ -86,17 +188,16 @@ class Decoder:
             RoboAlignError: more tokens than the cache holds.
         """
         start, end = cache.length, cache.length + ids.shape[1]
-        if end > cache.keys.shape[-2]:
-            raise RoboAlignError(f"dynamics transformer: expected at most {cache.keys.shape[-2]} tokens, found {end}")
+        if end > cache.limit:
+            raise RoboAlignError(f"dynamics transformer: expected at most {cache.limit} tokens, found {end}")
+        cache.reserve(end)
         x = self._table[ids]
         if self._positions is not None:
             x = x + self._positions[start:end]
-        mask = _causal_mask(start, end, x)
         for index, layer in enumerate(self._layers):
-            mixed = self._attend(_normalised(x), layer, cache, index, start, mask)
-            x = x + F.linear(mixed, layer.out)
-            gate, up = F.linear(_normalised(x), layer.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate).mul_(up), layer.down)
+            x = layer.out.plus(self._attend(_normalised(x), layer, cache, index), x)
+            ready = _normalised(x)
+            x = layer.down.plus(layer.up.times(ready, layer.gate.silu(ready)), x)
         cache.length = end
         return _normalised(x).mul_(self._norm)
 
@@ -105,33 +206,49 @@ class Decoder:
         """Hidden states (…, dim) → logits (…) of the next token, as :meth:`Dynamics.head` gives them."""
         return CodeLogits.of(self._groups, F.linear(hidden, self._factors))
 
-    def _attend(
-        self, x: Tensor, layer: _Layer, cache: KeyValueCache, index: int, start: int, mask: Tensor | None
-    ) -> Tensor:
-        end = start + x.shape[1]
-        mixed = F.linear(x, layer.mix).unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
-        query = torch.empty_like(mixed[0])
-        keys, values = cache.keys[index], cache.values[index]
-        self._rotate(mixed[0], query, start)
-        self._rotate(mixed[1], keys[:, :, start:end], start)
-        values[:, :, start:end] = mixed[2]
-        seen = F.scaled_dot_product_attention(query, keys[:, :, :end], values[:, :, :end], attn_mask=mask)
-        return seen.transpose(1, 2).flatten(2)
+    def _attend(self, x: Tensor, layer: _Layer, cache: KeyValueCache, index: int) -> Tensor:
+        """Normalised states (B, L, dim) → what each token has seen (B, L, dim); their keys and values are kept."""
+        start, end = cache.length, cache.length + x.shape[1]
+        turned, value = self._project(x, layer, start)
+        query, key = turned.unflatten(-1, (2, self.config.heads, -1)).unbind(3)  # (2, B, L, heads, d / 2)
+        query = query.permute(3, 1, 2, 0, 4).flatten(3)  # (heads, B, L, d)
+        keys, values, own = cache.keys[index], cache.values[index], slice(start - cache.shared, end - cache.shared)
+        keys[..., own].unflatten(2, (2, -1)).copy_(key.permute(3, 1, 0, 4, 2))
+        values[:, :, own] = value.unflatten(-1, (self.config.heads, -1)).permute(2, 0, 1, 3)
+        mask = self._mask[start:end, cache.shared : cache.shared + keys.shape[-1]]
+        shared = (cache.shared_keys[index], cache.shared_values[index])
+        seen = _mix(query, (keys, values), shared, mask)
+        return seen.permute(1, 2, 0, 3).flatten(2)
 
-    def _rotate(self, x: Tensor, out: Tensor, start: int) -> None:
-        """Rotary positions from ``start`` on: (B, heads, L, d) into ``out`` of the same shape."""
-        cos, sin = self._rotary[:, start : start + x.shape[2]]
-        first, second = x.chunk(2, dim=-1)
-        low, high = out.chunk(2, dim=-1)
-        torch.mul(first, cos, out=low)
-        low.addcmul_(second, sin, value=-1)
-        torch.mul(second, cos, out=high)
-        high.addcmul_(first, sin)
+    def _project(self, x: Tensor, layer: _Layer, start: int) -> tuple[Tensor, Tensor]:
+        """Queries and keys (2, B, L, dim) in their halves, turned by rotary positions; values (B, L, dim)."""
+        first, second, value = layer.mix(x).chunk(3, dim=-1)
+        cos, sin = self._rotary[:, start : start + x.shape[1]]
+        turned = x.new_empty(2, *x.shape)
+        torch.mul(first, cos, out=turned[0]).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=turned[1]).addcmul_(first, sin)
+        return turned, value
 
 
-def _scaled(weight: Tensor, norm: Tensor) -> Tensor:
-    """A matrix that takes what the norm leaves before its own weight."""
-    return (weight.float() * norm.float()).to(weight.dtype)
+def _mix(query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """Attention of scaled queries (heads, N, L, d) to what is shared and, with ``mask`` added, to what is each one's.
+
+    Keys (heads, N, d, S) and values (heads, N, S, d), shared ones (heads, b, d, P) and (heads, b, P, d). The queries of
+    all sequences with one past meet it in one product, and the softmax spans both.
+    """
+    (keys, values), (old_keys, old_values) = own, shared
+    heads, batch, length, d = query.shape
+    past = old_keys.shape[-1]
+    scores = query.new_empty(heads * batch, length, past + keys.shape[-1])
+    torch.baddbmm(mask, query.flatten(0, 1), keys.flatten(0, 1), out=scores[..., past:])
+    if not past:
+        return (scores.softmax(-1) @ values.flatten(0, 1)).view_as(query)
+    many = (heads * old_keys.shape[1], -1)  # the queries of all sequences with one past, in a row
+    torch.bmm(query.view(*many, d), old_keys.flatten(0, 1), out=scores.view(*many, scores.shape[-1])[..., :past])
+    weights = scores.softmax(-1)
+    seen = torch.bmm(weights[..., past:], values.flatten(0, 1))
+    seen.view(*many, d).baddbmm_(weights.view(*many, weights.shape[-1])[..., :past], old_values.flatten(0, 1))
+    return seen.view_as(query)
 
 
 def _normalised(x: Tensor) -> Tensor:
@@ -141,8 +258,5 @@ def _normalised(x: Tensor) -> Tensor:
     return x * scale.to(x.dtype)
 
 
-def _causal_mask(start: int, end: int, x: Tensor) -> Tensor | None:
-    if end - start == 1:
-        return None
-    allowed = torch.ones(end - start, end, dtype=torch.bool, device=x.device).tril(start)
-    return torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).masked_fill(~allowed, float("-inf"))
+def _aligned(length: int) -> int:
+    return -(-length // ALIGNMENT) * ALIGNMENT

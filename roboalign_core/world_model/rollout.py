@@ -14,6 +14,7 @@ from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.codes import CodeLogits
+from roboalign_core.world_model.parallel import Choose, Sampled, decode_frame, likeliest
 from roboalign_core.world_model.tokenizer import ContextFeatures
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["plain", "frozen", "swr"]
 Order = Literal["token", "frame"]
+AHEAD = 64
+"""Tokens of all candidates that are guessed in one pass, token by token. Beyond it, wrong guesses cost more than right
+ones save."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Imagination:
         self.cache = cache if len(prompt.start) == candidates else cache.repeat(candidates)
         self.pending = prompt.start.new_empty(candidates, 0)
         self.expected = torch.empty(0)
+        self._last = prompt.start.expand(candidates, -1)  # codes of the current frame
         self._current = hidden.expand(candidates, -1, -1)  # hidden states of the current frame, as far as in the cache
         self.frames, self.limit = 0, limit
 
@@ -95,9 +100,24 @@ class Imagination:
         steps = torch.cat([self.layout.action_ids(actions), dynamics], dim=-1).flatten(1)
         ids = torch.cat([self.pending, steps], dim=1)
         self.decoder.hidden(ids[:, : -self.layout.dynamics_tokens], self.cache)
-        self.pending = dynamics[:, -1]
+        self.pending = self._last = dynamics[:, -1]
         self._current = self._current[:, :0]
         self.frames += actions.shape[1]
+
+    def rewind(self, frames: int, dynamics: Tensor) -> None:
+        """Back to the frame after so many actions, with codes (N, dynamics_tokens) in place of its own.
+
+        What came before it stays in the cache.
+
+        Raises:
+            RoboAlignError: there are not as many frames, or candidates share that one.
+        """
+        length = self.layout.length(frames)
+        if not 0 <= frames <= self.frames or length < self.cache.shared:
+            raise RoboAlignError(f"imagination: expected a frame of its own, 0 to {self.frames}, found {frames}")
+        self.cache.length, self.frames = length, frames
+        self.pending = self._last = dynamics
+        self._current = self._current[:, :0]
 
     def fork(self, count: int) -> None:
         """Each candidate becomes ``count`` alike in a row: one past, computed once, and from here on futures apart."""
@@ -105,6 +125,7 @@ class Imagination:
         self.pending = self.pending.repeat_interleave(count, 0)
         self.expected = self.expected.repeat_interleave(count, 0)
         self._current = self._current.repeat_interleave(count, 0)
+        self._last = self._last.repeat_interleave(count, 0)
 
     def step(self, actions: Tensor) -> Tensor:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""
@@ -121,7 +142,8 @@ class Imagination:
         """After an action: dynamics codes (N, dynamics_tokens) of the frame that follows it."""
         hidden, self._current = self._current, self._current[:, :0]
         self.frames += 1
-        return self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
+        self._last = self._whole_frame(hidden) if self.order == "frame" else self._token_by_token(hidden)
+        return self._last
 
     def _room(self, frames: int) -> int:
         """Tokens of the context, of so many steps, and of the frame after the last."""
@@ -134,18 +156,19 @@ class Imagination:
         return codes
 
     def _token_by_token(self, hidden: Tensor) -> Tensor:
-        tokens: list[Tensor] = []
-        for index in range(self.layout.dynamics_tokens):
-            if index:
-                hidden = self.decoder.hidden(tokens[-1].unsqueeze(1), self.cache)
-            tokens.append(self._pick(self.decoder.logits(hidden[:, -1])))
-        self.pending = tokens[-1].unsqueeze(1)
-        return torch.stack(tokens, dim=1)
+        """Frames change little, so the one before is the guess."""
+        window = max(1, AHEAD // len(self._last))
+        codes = decode_frame(self.decoder, self.cache, hidden[:, -1:], self._last, self._choose(), window)
+        self.pending = codes[:, -1:]
+        return codes
+
+    def _choose(self) -> Choose:
+        if self.temperature:
+            return Sampled.draw(self.dynamics.groups, self._last, self.temperature, self.generator)
+        return likeliest
 
     def _pick(self, logits: CodeLogits) -> Tensor:
-        if self.temperature:
-            return logits.sample(self.temperature, self.generator)
-        return logits.central() if self.order == "frame" else logits.likeliest()
+        return logits.sample(self.temperature, self.generator) if self.temperature else logits.central()
 
 
 @dataclass(frozen=True)

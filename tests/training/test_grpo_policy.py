@@ -13,7 +13,7 @@ from roboalign_core.training.dynamics import for_inference
 from roboalign_core.training.grpo.build import trainable
 from roboalign_core.training.grpo.imagination import Prompts, TokenCost, draw
 from roboalign_core.training.grpo.policy import Groups, log_probs
-from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model import WorldModel, rollout
 from roboalign_core.world_model.decoding import Decoder, KeyValueCache
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.layout import TokenLayout
@@ -163,6 +163,7 @@ def test_beginnings_are_run_through_once(model: WorldModel, order: Order, monkey
         return hidden(self, ids, cache)
 
     monkeypatch.setattr(Decoder, "hidden", counted)
+    monkeypatch.setattr(rollout, "AHEAD", 1)  # no guesses, which may be wrong
     layout, (windows, group, frames) = model.config.layout, (2, 5, 4)
     groups(model, windows, group, frames, order)
     cost = TokenCost.of(layout, windows, group, frames)

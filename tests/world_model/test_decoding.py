@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from roboalign_core.benchmarks.decode import HuggingFace, roll_ours
-from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model import WorldModel, decoding
 from roboalign_core.world_model.decoding import Decoder
 
 
@@ -67,3 +67,12 @@ def test_candidates_do_not_influence_each_other(model: WorldModel, frame: np.nda
         assert torch.equal(roll_ours(model, context, bins[order], way), together[order])
         for index in (0, 17, 63):
             assert torch.equal(roll_ours(model, context, bins[index : index + 1], way)[0], together[index])
+
+
+@torch.no_grad()
+def test_without_packed_weights_it_is_the_same(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    ids = torch.randint(0, model.config.layout.vocabulary, (2, 30), generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(decoding, "_packs", lambda weight: False)
+    plain = Decoder(model.dynamics)
+    torch.testing.assert_close(plain.hidden(ids, plain.cache(2)), model.dynamics.hidden(ids), atol=1e-4, rtol=1e-4)

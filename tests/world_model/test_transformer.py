@@ -15,9 +15,9 @@ from transformers import LlamaForCausalLM
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model import WorldModel, WorldModelConfig
-from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.decoding import KeyValueCache
 from roboalign_core.world_model.huggingface import load_llama
+from roboalign_core.world_model.parallel import Choose
 from roboalign_core.world_model.rollout import Context, Imagination, Order
 
 
@@ -196,6 +196,34 @@ def test_an_expanded_cache_is_the_same_past_for_everyone(model: WorldModel) -> N
 
 
 @torch.no_grad()
+def test_a_cache_repeated_twice_keeps_both_pasts(model: WorldModel) -> None:
+    """Two prompts, three futures of each, and after a while two of each of these."""
+    ids = random_ids(model, 12, frames=3)
+    ids[:, :10] = ids[[0, 6], :10].repeat_interleave(6, 0)
+    ids[:, :15] = ids[::2, :15].repeat_interleave(2, 0)
+    cache = model.decoder.cache(2)
+    model.decoder.hidden(ids[::6, :10], cache)
+    cache = cache.repeat(3)
+    assert cache.shared == 10
+    model.decoder.hidden(ids[::2, 10:15], cache)
+    cache = cache.repeat(2)
+    found = model.decoder.hidden(ids[:, 15:], cache)
+    torch.testing.assert_close(found, model.dynamics.hidden(ids)[:, 15:], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_tokens_may_be_taken_back(model: WorldModel) -> None:
+    """What is longer than the cache says it is does not count."""
+    ids = random_ids(model, 2, frames=3)
+    cache = model.decoder.cache(2)
+    model.decoder.hidden(ids[:, :12], cache)
+    model.decoder.hidden((ids[:, 12:20] + 1) % model.config.layout.dynamics_codes, cache)
+    cache.length = 12
+    found = model.decoder.hidden(ids[:, 12:], cache)
+    torch.testing.assert_close(found, model.dynamics.hidden(ids)[:, 12:], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_no_token_sees_a_later_one(model: WorldModel) -> None:
     ids = random_ids(model, 1, frames=3)
     other = ids.clone()
@@ -221,31 +249,37 @@ def test_more_tokens_than_positions_are_refused(model: WorldModel) -> None:
 
 
 class Recorder:
-    """A world model that remembers which ids went into the transformer, and whose choices can be forced."""
+    """A world model that remembers which ids its transformer holds, and whose choices can be forced."""
 
     def __init__(self, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[Tensor] = []
+        self.seen = torch.empty(2, 0, dtype=torch.int64)
         hidden = model.decoder.hidden
 
         def remember(ids: Tensor, cache: KeyValueCache) -> Tensor:
-            self.seen.append(ids.expand(2, -1))
+            self.seen = torch.cat([self.seen[:, : cache.length], ids.expand(2, -1)], dim=1)
             return hidden(ids, cache)
 
         monkeypatch.setattr(model.decoder, "hidden", remember)
 
-    def ids(self) -> Tensor:
-        found, self.seen = torch.cat(self.seen, dim=1), []
-        return found
-
 
 def force(monkeypatch: pytest.MonkeyPatch, codes: Tensor) -> None:
     """Every choice of an imagination comes from codes (N, T, m), in both orders."""
-    whole, single = iter(codes.unbind(1)), iter(codes.flatten(1).unbind(1))
+    frames = iter(codes.unbind(1))
 
-    def pick(self: Imagination, logits: CodeLogits) -> Tensor:
-        return next(whole) if logits.parts[0].ndim == 3 else next(single)
+    def choose(self: Imagination) -> Choose:
+        frame = next(frames)
+        return lambda logits, place: frame[:, place : place + logits.parts[0].shape[1]]
 
-    monkeypatch.setattr(Imagination, "_pick", pick)
+    monkeypatch.setattr(Imagination, "_pick", lambda self, logits: next(frames))
+    monkeypatch.setattr(Imagination, "_choose", choose)
+
+
+def filled(cache: KeyValueCache) -> tuple[Tensor, Tensor]:
+    """All keys (layers, heads, N, d, length) and values (layers, heads, N, length, d) of a cache."""
+    times, own = cache.keys.shape[2] // cache.shared_keys.shape[2], cache.length - cache.shared
+    keys = torch.cat([cache.shared_keys.repeat_interleave(times, 2), cache.keys[..., :own]], dim=-1)
+    values = torch.cat([cache.shared_values.repeat_interleave(times, 2), cache.values[..., :own, :]], dim=-2)
+    return keys, values
 
 
 @torch.no_grad()
@@ -262,7 +296,7 @@ def test_both_orders_leave_the_same_tokens_in_the_cache(
         found = torch.stack([imagination.step(bins[:, step]) for step in range(3)], dim=1)
         assert torch.equal(found, codes)
         model.decoder.hidden(imagination.pending, imagination.cache)
-        seen.append(recorder.ids())
+        seen.append(recorder.seen)
         caches.append(imagination.cache)
     expected = layout.sequence(
         context.codes.expand(2, -1), torch.cat([context.start.expand(2, 1, -1), codes[:, :2]], dim=1), bins
@@ -270,8 +304,7 @@ def test_both_orders_leave_the_same_tokens_in_the_cache(
     for ids, cache in zip(seen, caches, strict=True):
         assert torch.equal(ids, torch.cat([expected, codes[:, 2]], dim=1))
         assert cache.length == ids.shape[1]
-    for name in ("keys", "values"):
-        first, second = (getattr(cache, name)[..., : cache.length, :] for cache in caches)
+    for first, second in zip(*map(filled, caches), strict=True):
         torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
 
 
@@ -293,11 +326,8 @@ def test_following_known_frames_is_stepping_to_them(
     followed.follow(bins[:, 2:3], codes[:, 2:])
     assert followed.frames == stepped.frames == 3
     assert torch.equal(followed.step(bins[:, 3]), stepped.step(bins[:, 3]))
-    length = followed.cache.length
-    assert length == stepped.cache.length
-    torch.testing.assert_close(
-        followed.cache.keys[..., :length, :], stepped.cache.keys[..., :length, :], atol=1e-4, rtol=1e-4
-    )
+    for first, second in zip(filled(followed.cache), filled(stepped.cache), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -316,3 +346,24 @@ def test_frame_logits_in_training_are_those_of_a_step(model: WorldModel, actions
 def test_an_unknown_order_is_refused(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
     with pytest.raises(RoboAlignError, match="decoding order: expected one of"):
         model.rollout(frame, actions, order="backwards")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["token", "frame"])
+def test_going_back_is_never_having_gone_on(model: WorldModel, actions: np.ndarray, order: Order) -> None:
+    """Also to a frame that came otherwise; not to one that candidates share."""
+    bins, context = model.action_bins(actions[:2, :3]), random_context(model, 2)
+    there = Imagination(model, context, 2, order)
+    first = [there.step(bins[:, step]) for step in range(3)]
+    codes = first[0].flip(1)
+    there.rewind(1, codes)
+    straight = Imagination(model, context, 2, order)
+    straight.follow(bins[:, :1], codes.unsqueeze(1))
+    for step in (1, 2):
+        assert torch.equal(there.step(bins[:, step]), straight.step(bins[:, step]))
+    torch.testing.assert_close(there.expected, straight.expected)
+    with pytest.raises(RoboAlignError, match="0 to 3, found 4"):
+        there.rewind(4, codes)
+    there.fork(2)
+    with pytest.raises(RoboAlignError, match="of its own"):
+        there.rewind(1, codes.repeat_interleave(2, 0))
