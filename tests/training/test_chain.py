@@ -223,7 +223,8 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
     assert all(figures[f"{name}_frame_ms"] > 0 for name in ("plain", "frozen", "swr_w2", "swr_w4"))
     window = int(figures["window"])
     assert figures["peak_memory_ratio"] == figures[f"swr_w{window}_peak_cache_mb"] / figures["plain_peak_cache_mb"]
-    assert figures["swr_w2_peak_cache_mb"] < figures["swr_w4_peak_cache_mb"] < figures["plain_peak_cache_mb"]
+    # The cache grows in whole tiles: 28 tokens take one, 40 and 46 take two.
+    assert figures["swr_w2_peak_cache_mb"] < figures["swr_w4_peak_cache_mb"] == figures["plain_peak_cache_mb"]
     for baseline in ("plain", "frozen"):
         gain = figures[f"swr_vs_{baseline}_h11_ssim_gain_pct"]
         ours, theirs = figures[f"swr_w{window}_h11_ssim"], figures[f"{baseline}_h11_ssim"]
