@@ -98,7 +98,7 @@ class GrpoStageConfig:
     frames: int = 8
     order: str = "frame"
     policy: str = ""
-    exploration: float = 1.0
+    exploration: float = 0.5
     rewards: list[str] = field(default_factory=lambda: ["mae"])
     weights: dict[str, float] | None = None
     reward_model: str = ""
