@@ -50,6 +50,11 @@ class CodeGroups:
         """Codes of each group."""
         return tuple(math.prod(group) for group in self.levels)
 
+    @property
+    def channels(self) -> CodeGroups:
+        """The same codes with each channel in a group of its own: its parts are FSQ levels, from 0 on."""
+        return CodeGroups(tuple((levels,) for group in self.levels for levels in group))
+
     def split(self, codes: Tensor) -> list[Tensor]:
         """Codes (…) → their part in each group (…)."""
         parts = []
@@ -122,13 +127,25 @@ class CodeLogits:
         the same; the centre of them all strays less, frame after frame. ``sharpness`` keeps what is unlikely from
         pulling at it.
         """
-        picked = []
+        return self.groups.channels.join(self.means(sharpness).round().long().unbind(-1))
+
+    def means(self, sharpness: float = SHARPNESS) -> Tensor:
+        """Mean FSQ levels (…, channels), counted from 0, of the distribution that is sharpened so."""
+        return self._expected(sharpness, 1)
+
+    def deviations(self, sharpness: float = SHARPNESS) -> Tensor:
+        """Standard deviations (…, channels) of the FSQ levels, of the same distribution as :meth:`means`."""
+        variance = self._expected(sharpness, 2) - self._expected(sharpness, 1).square()
+        return variance.clamp(min=0).sqrt()
+
+    def _expected(self, sharpness: float, power: int) -> Tensor:
+        """(…, channels) expected powers of FSQ levels."""
+        found = []
         for levels, part in zip(self.groups.levels, self.parts, strict=True):
             channels = CodeGroups.of(levels, [1] * len(levels))
             digits = torch.stack(channels.split(torch.arange(part.shape[-1], device=part.device)), dim=-1)
-            mean = (part.float() * sharpness).softmax(-1) @ digits.float()
-            picked.append(channels.join(mean.round().long().unbind(-1)))
-        return self.groups.join(picked)
+            found.append((part.float() * sharpness).softmax(-1) @ digits.float() ** power)
+        return torch.cat(found, dim=-1)
 
     def sample(self, temperature: float, generator: torch.Generator | None = None) -> Tensor:
         """Codes (…) at a temperature above 0, without waiting for the device."""

@@ -51,13 +51,8 @@ def decode_frame(
     return tokens
 
 
-def likeliest(logits: CodeLogits, _: int) -> Tensor:
-    """:data:`Choose` at temperature 0."""
-    return logits.likeliest()
-
-
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class FixedNoise:
     """:data:`Choose` at a temperature above 0: exact samples, by noise that is drawn once for each place.
 
     The likeliest code of logits / temperature + Gumbel noise is a sample. With the noise of a place fixed it is a
@@ -78,7 +73,7 @@ class Sampled:
         guess: Tensor,
         temperature: float,
         generator: torch.Generator | None = None,
-    ) -> Sampled:
+    ) -> FixedNoise:
         """Noise for frames of the shape and on the device of ``guess`` (N, m)."""
         noise = (
             torch.empty(*guess.shape, size, device=guess.device).exponential_(generator=generator).log_().neg_()

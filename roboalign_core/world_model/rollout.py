@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.world_model.codes import CodeLogits
-from roboalign_core.world_model.parallel import Choose, Sampled, decode_frame, likeliest
+from roboalign_core.world_model.parallel import Choose, FixedNoise, decode_frame
+from roboalign_core.world_model.picking import Picker, Sampled, picker
 from roboalign_core.world_model.tokenizer import ContextFeatures
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Imagination:
 
     The context and the current frame are run through the transformer once (at batch 1 where all candidates share
     them). ``pending`` holds the tokens that are known but not yet in the cache; both decoding orders leave the same
-    tokens in the cache, which has room for ``limit`` frames (for all that have positions where None). At temperature 0
-    a code is the likeliest where the next one sees it, and the central one where all of a frame are picked at once.
-    ``expected`` (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that
-    follows, before any of its tokens is chosen.
+    tokens in the cache, which has room for ``limit`` frames (for all that have positions where None). ``pick`` chooses
+    the codes; where None, as :func:`~roboalign_core.world_model.picking.picker` does at temperature 0. ``expected``
+    (N, dim) is the hidden state after the last action: all that the transformer holds of the frame that follows, before
+    any of its tokens is chosen.
     """
 
     def __init__(
@@ -69,15 +69,14 @@ class Imagination:
         prompt: Prompt,
         candidates: int,
         order: Order,
-        temperature: float = 0.0,
-        generator: torch.Generator | None = None,
+        pick: Picker | None = None,
         limit: int | None = None,
     ) -> None:
         if order not in get_args(Order):
             raise RoboAlignError(f"decoding order: expected one of {get_args(Order)}, found {order!r}")
         self.dynamics, self.layout = world_model.dynamics, world_model.config.layout
         self.order = order
-        self.temperature, self.generator = temperature, generator
+        self.pick = pick or picker(order)
         self.decoder = world_model.decoder
         cache = self.decoder.cache(len(prompt.start), None if limit is None else self._room(limit))
         context = self.layout.context_ids(prompt.codes).expand(len(prompt.start), -1)
@@ -151,7 +150,7 @@ class Imagination:
         return layout.context_tokens + frames * layout.frame_tokens + layout.dynamics_tokens
 
     def _whole_frame(self, hidden: Tensor) -> Tensor:
-        codes = self._pick(self.dynamics.frame_head(hidden))
+        codes = self.pick(self.dynamics.frame_head(hidden))
         self.pending = codes
         return codes
 
@@ -163,12 +162,10 @@ class Imagination:
         return codes
 
     def _choose(self) -> Choose:
-        if self.temperature:
-            return Sampled.draw(self.dynamics.groups, self._last, self.temperature, self.generator)
-        return likeliest
-
-    def _pick(self, logits: CodeLogits) -> Tensor:
-        return logits.sample(self.temperature, self.generator) if self.temperature else logits.central()
+        """``pick`` as guesses need it: where it draws, by noise that is drawn once for the whole frame."""
+        if isinstance(self.pick, Sampled):
+            return FixedNoise.draw(self.dynamics.groups, self._last, self.pick.temperature, self.pick.generator)
+        return lambda logits, _: self.pick(logits)
 
 
 @dataclass(frozen=True)
@@ -239,13 +236,13 @@ def roll(
         raise RoboAlignError(f"rollout mode: expected one of {get_args(Mode)}, found {mode!r}")
     if not 0 <= temperature < math.inf:
         raise RoboAlignError(f"rollout temperature: expected a finite number of 0 or more, found {temperature}")
-    limit = world_model.config.dynamics.max_frames - 1
+    pick, limit = picker(order, temperature, generator), world_model.config.dynamics.max_frames - 1
     if mode != "plain" and not 1 <= window <= limit:
         raise RoboAlignError(f"rollout window: expected 1 to {limit} frames, found {window}")
     candidates, steps = actions.shape[:2]
     length = limit if mode == "plain" else window
     segments: list[Segment] = []
-    imagination = Imagination(world_model, context, candidates, order, temperature, generator, length)
+    imagination = Imagination(world_model, context, candidates, order, pick, length)
     codes: list[Tensor] = []
     for step in range(steps):
         if imagination.frames == length:
@@ -255,7 +252,7 @@ def roll(
                 imagination = _slide(world_model, context, actions[:, :step], history, imagination)
             else:
                 context = _restart(world_model, context, codes[-1], mode)
-                imagination = Imagination(world_model, context, candidates, order, temperature, generator, length)
+                imagination = Imagination(world_model, context, candidates, order, pick, length)
             codes = []
         codes.append(imagination.step(actions[:, step]))
         if on_frame:
@@ -276,7 +273,7 @@ def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Te
     """A new imagination that keeps the newer half of the history."""
     keep = old.frames // 2
     start = Prompt(context.codes.expand(len(codes), -1), codes[:, -keep - 1])
-    new = Imagination(world_model, start, len(codes), old.order, old.temperature, old.generator, old.limit)
+    new = Imagination(world_model, start, len(codes), old.order, old.pick, old.limit)
     if keep:
         new.follow(actions[:, -keep:], codes[:, -keep:])
     return new

@@ -94,6 +94,16 @@ def test_only_masked_tokens_count() -> None:
     assert (new.grad[:, [0, 2]] != 0).sum() == 4  # where the ratio is clipped the divergence still pulls
 
 
+def test_where_nothing_was_drawn_there_is_nothing_to_learn() -> None:
+    new = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    nothing = torch.zeros(2, dtype=torch.bool)
+    found = objective(new, new.detach(), new.detach() - 1, torch.ones(1), nothing, clip=0.2, weight=1.0)
+    assert (found.loss.item(), found.divergence, found.clipped) == (0.0, 0.0, 0.0)
+    found.loss.backward()
+    assert new.grad is not None
+    assert new.grad.tolist() == [[0.0, 0.0]]
+
+
 def test_the_divergence_pulls_back_to_the_reference() -> None:
     new = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     everything = torch.ones(2, dtype=torch.bool)

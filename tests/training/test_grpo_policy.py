@@ -12,7 +12,7 @@ from torch import Tensor
 from roboalign_core.training.dynamics import for_inference
 from roboalign_core.training.grpo.build import trainable
 from roboalign_core.training.grpo.imagination import Prompts, TokenCost, draw
-from roboalign_core.training.grpo.policy import Groups, log_probs
+from roboalign_core.training.grpo.policy import Categorical, Central, Groups, Policy, code_logits
 from roboalign_core.world_model import WorldModel, rollout
 from roboalign_core.world_model.decoding import Decoder, KeyValueCache
 from roboalign_core.world_model.dynamics import Dynamics
@@ -20,6 +20,7 @@ from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.rollout import Order
 
 ORDERS = ("token", "frame")
+CATEGORICAL, CENTRAL = Categorical(), Central(1.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,9 @@ def prompts(count: int, frames: int) -> Prompts:
     return Prompts(pixels, torch.rand(count, frames, 2, generator=random) * 2 - 1, ["move"] * count)
 
 
-def groups(model: WorldModel, count: int, size: int, frames: int, order: Order) -> Groups:
+def groups(model: WorldModel, count: int, size: int, frames: int, order: Order, policy: Policy = CATEGORICAL) -> Groups:
     torch.manual_seed(0)
-    return draw(model, prompts(count, frames), size, order, temperature=1.0)[1]
+    return draw(model, prompts(count, frames), size, order, policy.picker)[1]
 
 
 def whole(policy: Dynamics, groups: Groups, order: Order) -> Tensor:
@@ -63,18 +64,14 @@ def test_shared_beginnings_give_the_same_as_whole_sequences(
 ) -> None:
     drawn = groups(model, 3, 4, frames, order)
     assert (drawn.size, len(drawn)) == (4, 3)
-    found, entropy = log_probs(policy, drawn, order)
-    mask = policy.layout.drawn(frames)
-    assert found.shape == (12, len(mask))
+    found = code_logits(policy, drawn, order).log_prob(drawn.codes).flatten(1)
     expected = whole(policy, drawn, order)
     assert expected.std() > 0.5
-    torch.testing.assert_close(found[:, mask], expected, atol=2e-4, rtol=1e-4)
-    assert found[:, ~mask].abs().sum() == 0
-    assert 0 < entropy < torch.log(torch.tensor(24.0))
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     gradients = []
-    for values in (found[:, mask], expected):
+    for values in (found, expected):
         policy.zero_grad()
         (values * weights).sum().backward()
         gradients.append({n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None})
@@ -88,8 +85,8 @@ def test_groups_are_taken_apart_by_their_starts(model: WorldModel, policy: Dynam
     drawn = groups(model, 3, 4, 2, "frame")
     one = drawn[1:2]
     assert torch.equal(one.codes, drawn.codes[4:8])
-    found = torch.cat([log_probs(policy, drawn[row : row + 1], "frame")[0] for row in range(3)])
-    torch.testing.assert_close(found, log_probs(policy, drawn, "frame")[0], atol=1e-4, rtol=1e-4)
+    found = torch.cat([code_logits(policy, drawn[row : row + 1], "frame").joint() for row in range(3)])
+    torch.testing.assert_close(found, code_logits(policy, drawn, "frame").joint(), atol=1e-4, rtol=1e-4)
 
 
 def assert_drawn_as_told(counts: Tensor, which: Tensor, told: Tensor) -> None:
@@ -108,14 +105,15 @@ def assert_drawn_as_told(counts: Tensor, which: Tensor, told: Tensor) -> None:
     assert statistic < freedom + 4 * (2 * freedom) ** 0.5, f"{statistic:.0f} with {freedom} degrees of freedom"
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "drawing"), [("token", CATEGORICAL), ("frame", CATEGORICAL), ("frame", CENTRAL)])
 def test_frequencies_are_the_probabilities_that_the_policy_tells(
-    model: WorldModel, policy: Dynamics, order: Order
+    model: WorldModel, policy: Dynamics, order: Order, drawing: Policy
 ) -> None:
     """Whole first frames, and what begins the second frame after the commonest of them: as often as exp(log p) says."""
-    drawn = groups(model, 1, 10_000, 2, order)
+    drawn = groups(model, 1, 10_000, 2, order, drawing)
     with torch.no_grad():
-        told = log_probs(policy, drawn, order)[0][:, policy.layout.drawn(2)].unflatten(1, (2, -1)).double()
+        logits = code_logits(policy, drawn, order)
+        told = drawing.draws(logits, drawing.widths(logits)).log_prob(drawn.codes).double()
     _, which, counts = drawn.codes[:, 0].unique(dim=0, return_inverse=True, return_counts=True)
     assert_drawn_as_told(counts, which, told[:, 0].sum(-1).exp())
     after = which == counts.argmax()
@@ -136,12 +134,9 @@ def test_the_test_of_frequencies_can_fail() -> None:
 def test_known_tokens_carry_no_loss(model: WorldModel, policy: Dynamics, order: Order) -> None:
     """Nothing pulls at the hidden states that stand before an action, where nothing but it would be predicted."""
     layout, drawn = policy.layout, groups(model, 2, 3, 3, order)
-    mask = layout.drawn(3)
-    assert mask.tolist() == ([True] * 4 + [False] * 2) * 2 + [True] * 4
-    found, _ = log_probs(policy, drawn, order)
-    assert (found[:, mask] < 0).all()
-    known = found[:, ~mask]
-    assert torch.equal(known, torch.zeros_like(known))
+    assert layout.drawn(3).tolist() == ([True] * 4 + [False] * 2) * 2 + [True] * 4
+    found = code_logits(policy, drawn, order).log_prob(drawn.codes)
+    assert found.shape == (6, 3, 4)
     policy.zero_grad()
     found.sum().backward()
     assert policy.embedding.free.grad is not None

@@ -208,3 +208,23 @@ def test_positions_are_held_against_the_recorded_ones(probe: StateProbe) -> None
     assert reward(RECORDED, *GIVEN[1:])["positions"].tolist() == [0.0] * N
     read = [probe.read(x[:, 1:].reshape(-1, 32, 32, 3)).reshape(N, T, 3) for x in (IMAGINED, RECORDED)]
     np.testing.assert_allclose(reward(*GIVEN)["positions"], -np.abs(read[0] - read[1]).mean((1, 2)), rtol=1e-5)
+
+
+def test_what_really_happened_is_read_once_for_all_futures_of_a_window(
+    probe: StateProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = RECORDED.repeat(4, axis=0)
+    futures = RANDOM.integers(0, 256, groups.shape, dtype=np.uint8)
+    read, seen = StateProbe.read, []
+
+    def counted(self: StateProbe, frames: Any) -> Any:
+        seen.append(len(frames))
+        return read(self, frames)
+
+    monkeypatch.setattr(StateProbe, "read", counted)
+    found = PositionReward(probe)(futures, groups, INSTRUCTIONS * 4, ACTIONS.repeat(4, axis=0))["positions"]
+    assert sum(seen) == (4 * N + N) * T
+    for row in (0, 5, 4 * N - 1):
+        each = slice(row, row + 1)
+        alone = PositionReward(probe)(futures[each], groups[each], INSTRUCTIONS[:1], ACTIONS[:1])["positions"]
+        np.testing.assert_allclose(found[each], alone, rtol=0.01)

@@ -19,7 +19,8 @@ from roboalign_core.training.data import TrainingData
 from roboalign_core.training.grpo.build import build_stage
 from roboalign_core.training.grpo.config import GrpoStageConfig, GuardConfig
 from roboalign_core.training.grpo.imagination import Futures, Prompts
-from roboalign_core.training.grpo.policy import Groups
+from roboalign_core.training.grpo.objective import objective
+from roboalign_core.training.grpo.policy import Categorical, Central, Groups
 from roboalign_core.training.grpo.rewards import Mixture
 from roboalign_core.training.grpo.stage import GrpoStage
 from roboalign_core.training.grpo.watch import Guard
@@ -28,6 +29,7 @@ from roboalign_core.training.verb import TrainConfig, _settings, train
 from roboalign_core.world_model import WorldModel
 
 Settings = Callable[..., TrainConfig]
+POLICIES = [("frame", "central"), ("frame", "categorical"), ("token", "categorical")]
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -45,30 +47,62 @@ def make_stage(config: TrainConfig, reward: Mixture | None = None) -> GrpoStage:
 # -- learning -------------------------------------------------------------------------------------------------------
 
 
-def test_one_update_of_what_was_just_drawn_is_on_policy(settings: Settings, tmp_path: Path, world_model: Path) -> None:
+@pytest.mark.parametrize(("order", "policy"), POLICIES)
+def test_one_update_of_what_was_just_drawn_is_on_policy(
+    settings: Settings, tmp_path: Path, world_model: Path, monkeypatch: pytest.MonkeyPatch, order: str, policy: str
+) -> None:
     """Ratios of exactly 1, and no divergence from the reference before anything was learned."""
-    stage = make_stage(settings("grpo", tmp_path / "run", world_model=world_model, updates=1, order="token"))
+    config = settings("grpo", tmp_path / "run", world_model=world_model, updates=1, order=order, policy=policy)
+    stage, given, weigh = make_stage(config), [], objective
+
+    def seen(new: torch.Tensor, old: torch.Tensor, *others: Any) -> Any:
+        given.append(torch.equal(new, old))
+        return weigh(new, old, *others)
+
+    monkeypatch.setattr("roboalign_core.training.grpo.stage.objective", seen)
     losses = [loss.item() for update in stage.updates() for loss in update]
-    assert len(losses) == 4
-    assert sum(losses) == pytest.approx(0, abs=1e-6)  # the mean of normalised advantages
+    assert given == [True] * 4
+    if policy == "categorical":  # where every token counts, so that normalised advantages cancel
+        assert sum(losses) == pytest.approx(0, abs=1e-6)
     assert stage.figures()["divergence"] == 0
     assert stage.figures()["clipped"] == 0
 
 
-@pytest.mark.parametrize("order", ["frame", "token"])
+@pytest.mark.parametrize(("order", "policy"), POLICIES)
 def test_gradients_add_up_however_they_are_dealt_out(
-    settings: Settings, tmp_path: Path, world_model: Path, order: str
+    settings: Settings, tmp_path: Path, world_model: Path, order: str, policy: str
 ) -> None:
     gradients = []
     for micro in (1, 3, 4):
         stage = make_stage(
-            settings("grpo", tmp_path / "run", world_model=world_model, updates=1, micro=micro, order=order)
+            settings(
+                "grpo", tmp_path / "run", world_model=world_model, updates=1, micro=micro, order=order, policy=policy
+            )
         )
         for loss in next(stage.updates()):
             loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in stage.module.policy.parameters() if p.grad is not None]))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() < 0.05 * gradients[0].norm()  # bfloat16, where it is native
+
+
+def test_only_tokens_that_were_drawn_count(settings: Settings, tmp_path: Path, world_model: Path) -> None:
+    """Those of which the network is sure neither learn nor thin out what the others learn."""
+    stage = make_stage(settings("grpo", tmp_path / "run", world_model=world_model, updates=1, exploration=0.3))
+    assert isinstance(stage.drawing, Central)
+    for update in stage.updates():
+        for loss in update:
+            loss.backward()
+    figures = stage.figures()
+    assert 0 < figures["drawn"] < 1
+    assert figures["entropy"] > 0
+    stage.drawing = Central(1e-3)
+    stage.module.zero_grad()
+    for loss in next(stage.updates()):
+        assert loss.item() == 0
+        loss.backward()
+    assert stage.figures()["drawn"] == 0
+    assert all(not p.grad.any() for p in stage.module.policy.parameters() if p.grad is not None)
 
 
 def test_every_window_is_learned_from_in_every_epoch(settings: Settings, tmp_path: Path, world_model: Path) -> None:
@@ -129,6 +163,7 @@ def test_what_a_run_leaves(settings: Settings, tmp_path: Path, world_model: Path
     logged = metrics(tmp_path / "run")
     assert [entry["step"] for entry in logged] == [1, 2, 3, 4]
     expected = {"loss", "reward", "reward_spread", "reward_brightness", "divergence", "entropy", "clipped", "ties"}
+    expected |= {"drawn"}
     expected |= {"repetition_rate", "tokens_prefilled", "tokens_sampled", "tokens_prefilled_ancestor", "grad", "lr"}
     assert (
         expected | {f"held_out_{name}" for name in ("score", "reward", "repetition_rate", "step")} <= logged[0].keys()
@@ -179,7 +214,13 @@ def test_the_best_weights_on_held_out_windows_are_exported(
 def test_an_alarm_ends_the_run_for_good(
     settings: Settings, tmp_path: Path, world_model: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config = settings("grpo", tmp_path / "run", steps=9, world_model=world_model, guard={name: 1e-12, "patience": 2})
+    config = settings(
+        "grpo",
+        tmp_path / "run",
+        steps=9,
+        world_model=world_model,
+        guard={"divergence": 100.0, name: 1e-12, "patience": 2},
+    )
     if name == "repetition":
         monkeypatch.setattr(Futures, "repetition", lambda self, threshold: 0.25)
     results = train(config)
@@ -228,6 +269,9 @@ def test_a_reward_model_can_be_taught_on_what_is_imagined_now(
         ({"prompts": 0}, "stage.prompts: expected at least 1"),
         ({"updates": 3}, r"stage.updates: expected a divisor of prompts \(4\), found 3"),
         ({"order": "diagonal"}, "stage.order: expected one of"),
+        ({"policy": "greedy"}, "stage.policy: expected one of .*, found 'greedy'"),
+        ({"policy": "central", "order": "token"}, "stage.policy: expected categorical with order=token"),
+        ({"exploration": 0.0}, "stage.exploration: expected a number above 0, found 0"),
         ({"clip": 1.0}, r"stage.clip: expected a number in \(0, 1\), found 1"),
         ({"divergence_weight": -1.0}, "stage.divergence_weight: expected a number of 0 or more"),
         ({"rewards": []}, "stage.rewards: expected at least one"),
@@ -250,6 +294,17 @@ def test_settings_that_make_no_sense_are_refused(
     with pytest.raises(RoboAlignError, match=message):
         train(config)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("order", "policy", "kind"),
+    [("frame", "", Central), ("token", "", Categorical), ("frame", "categorical", Categorical)],
+)
+def test_the_order_decides_how_futures_are_drawn_where_nobody_does(
+    settings: Settings, tmp_path: Path, world_model: Path, order: str, policy: str, kind: type
+) -> None:
+    stage = make_stage(settings("grpo", tmp_path / "run", world_model=world_model, order=order, policy=policy))
+    assert isinstance(stage.drawing, kind)
 
 
 def test_the_settings_mirror_their_file() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -60,6 +62,26 @@ def test_the_central_code_has_the_least_expected_squared_distance(logits: CodeLo
         central = logits.central(sharpness)
         torch.testing.assert_close(risk.gather(1, central[:, None])[:, 0], risk.min(-1).values)
     assert not torch.equal(logits.central(0.5), logits.likeliest())
+
+
+def test_means_and_deviations_are_those_of_the_levels() -> None:
+    """Two levels of the first channel, 1 and 2, as 1 to 3; the second is sure; sharpened, it is 1 to 9."""
+    groups = CodeGroups.of([4, 3], [2])
+    logits = torch.full((12,), -50.0)
+    logits[1 + 4 * 2], logits[2 + 4 * 2] = math.log(1), math.log(3)
+    found = CodeLogits.of(groups, logits[None])
+    torch.testing.assert_close(found.means(1.0), torch.tensor([[1.75, 2.0]]))
+    torch.testing.assert_close(found.deviations(1.0), torch.tensor([[(0.75 * 0.25) ** 0.5, 0.0]]))
+    torch.testing.assert_close(found.means(2.0), torch.tensor([[1.9, 2.0]]))
+    torch.testing.assert_close(found.deviations(2.0), torch.tensor([[0.3, 0.0]]))
+
+
+def test_channels_are_the_levels_of_every_group(groups: CodeGroups) -> None:
+    codes = torch.arange(CODES)
+    levels = torch.stack(groups.channels.split(codes), dim=-1)
+    half = torch.tensor(LEVELS) // 2
+    torch.testing.assert_close((levels - half) / half, FSQ(LEVELS).values(codes))
+    assert torch.equal(groups.channels.join(levels.unbind(-1)), codes)
 
 
 def test_a_sure_code_is_central(groups: CodeGroups) -> None:

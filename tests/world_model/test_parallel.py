@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from roboalign_core.world_model import WorldModel, rollout
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.decoding import KeyValueCache
-from roboalign_core.world_model.parallel import Choose, Sampled, decode_frame, likeliest
+from roboalign_core.world_model.parallel import Choose, FixedNoise, decode_frame
 
 WINDOWS = (1, 2, 3, 100)
 
@@ -24,10 +25,14 @@ def beginning(model: WorldModel, batch: int) -> tuple[KeyValueCache, Tensor]:
     return cache, model.decoder.hidden(ids, cache)[:, -1:]
 
 
+def likeliest(logits: CodeLogits, _: int) -> Tensor:
+    return logits.likeliest()
+
+
 def choices(model: WorldModel, guess: Tensor, temperature: float) -> Choose:
     if not temperature:
         return likeliest
-    return Sampled.draw(model.dynamics.groups, guess, temperature, torch.Generator().manual_seed(1))
+    return FixedNoise.draw(model.dynamics.groups, guess, temperature, torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()
@@ -92,7 +97,7 @@ def test_samples_follow_the_distribution(model: WorldModel) -> None:
     start = cache.length
     generator = torch.Generator().manual_seed(3)
     guess = torch.zeros(count, layout.dynamics_tokens, dtype=torch.int64)
-    choose = Sampled.draw(model.dynamics.groups, guess, 2.0, generator)
+    choose = FixedNoise.draw(model.dynamics.groups, guess, 2.0, generator)
     found = decode_frame(model.decoder, cache.repeat(count), hidden.expand(count, -1, -1), guess, choose, 100)
 
     def check(codes: Tensor, state: Tensor) -> None:

@@ -270,7 +270,11 @@ def force(monkeypatch: pytest.MonkeyPatch, codes: Tensor) -> None:
         frame = next(frames)
         return lambda logits, place: frame[:, place : place + logits.parts[0].shape[1]]
 
-    monkeypatch.setattr(Imagination, "_pick", lambda self, logits: next(frames))
+    def whole(self: Imagination, hidden: Tensor) -> Tensor:
+        self.pending = next(frames)
+        return self.pending
+
+    monkeypatch.setattr(Imagination, "_whole_frame", whole)
     monkeypatch.setattr(Imagination, "_choose", choose)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.dynamics import BalanceConfig
@@ -12,6 +12,7 @@ from roboalign_core.training.grpo.online.config import OnlineConfig
 from roboalign_core.world_model.rollout import Order
 
 Keep = Literal["best", "last"]
+PolicyName = Literal["central", "categorical"]
 
 
 @dataclass
@@ -75,6 +76,9 @@ class GrpoStageConfig:
         group: futures of each.
         frames: imagined frames.
         order: decoding order that is trained, ``frame`` or ``token``; the other one is not.
+        policy: how futures are drawn: ``central`` around the codes that one pass picks, or ``categorical``, as
+            often as codes are likely; where empty, ``central`` with the order ``frame``, else ``categorical``.
+        exploration: how far ``central`` draws, in standard deviations of what the network holds for possible.
         rewards: names, see :data:`~roboalign_core.training.grpo.build.REWARDS`.
         weights: of the rewards' dimensions, by name; 1 where none is given.
         reward_model: the distilled student's folder or bundled name; where empty, the world model's.
@@ -93,6 +97,8 @@ class GrpoStageConfig:
     group: int = 16
     frames: int = 8
     order: str = "frame"
+    policy: str = ""
+    exploration: float = 0.5
     rewards: list[str] = field(default_factory=lambda: ["mae"])
     weights: dict[str, float] | None = None
     reward_model: str = ""
@@ -120,6 +126,7 @@ class GrpoStageConfig:
             raise RoboAlignError(f"stage.updates: expected a divisor of prompts ({self.prompts}), found {self.updates}")
         if self.order not in get_args(Order):
             raise RoboAlignError(f"stage.order: expected one of {get_args(Order)}, found {self.order!r}")
+        self._check_policy()
         if not 0 < self.clip < 1:
             raise RoboAlignError(f"stage.clip: expected a number in (0, 1), found {self.clip}")
         if not 0 <= self.divergence_weight < math.inf:
@@ -138,3 +145,20 @@ class GrpoStageConfig:
                 f"stage.validation.score: expected none of the training's rewards ({', '.join(self.rewards)}), "
                 f"found {self.validation.score!r}"
             )
+
+    @property
+    def drawing(self) -> PolicyName:
+        """The policy's name, where none is given the order's."""
+        named = self.policy or ("central" if self.order == "frame" else "categorical")
+        return cast(PolicyName, named)
+
+    def _check_policy(self) -> None:
+        if self.drawing not in get_args(PolicyName):
+            raise RoboAlignError(f"stage.policy: expected one of {get_args(PolicyName)}, found {self.policy!r}")
+        if self.drawing == "central" and self.order != "frame":
+            raise RoboAlignError(
+                f"stage.policy: expected categorical with order={self.order}, where no central codes are picked, "
+                f"found {self.policy!r}"
+            )
+        if not 0 < self.exploration < math.inf:
+            raise RoboAlignError(f"stage.exploration: expected a number above 0, found {self.exploration}")

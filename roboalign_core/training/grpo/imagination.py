@@ -17,6 +17,7 @@ from roboalign_core.training.grpo.policy import Groups
 from roboalign_core.training.grpo.rewards import Frames
 from roboalign_core.world_model.layout import TokenLayout
 from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.picking import Picker
 from roboalign_core.world_model.rollout import Context, Imagination, Order, Rollout, Segment
 
 
@@ -110,9 +111,9 @@ class Futures:
 
 
 @torch.no_grad()
-def imagine(model: WorldModel, prompts: Prompts, group: int, order: Order, temperature: float) -> Futures:
-    """``group`` futures of each prompt along its recorded actions, drawn as frames."""
-    context, groups = draw(model, prompts, group, order, temperature)
+def imagine(model: WorldModel, prompts: Prompts, group: int, order: Order, pick: Picker | None = None) -> Futures:
+    """``group`` futures of each prompt along its recorded actions, as frames; ``pick`` as in :class:`Imagination`."""
+    context, groups = draw(model, prompts, group, order, pick)
     before = model.tokenizer.encode_dynamics(context.features.pixels, context.features)[1].repeat_interleave(group, 0)
     still = (groups.codes == torch.cat([before.unsqueeze(1), groups.codes[:, :-1]], dim=1)).all(-1)
     given = prompts.frames[:, :1].numpy().repeat(group, axis=0)
@@ -121,14 +122,16 @@ def imagine(model: WorldModel, prompts: Prompts, group: int, order: Order, tempe
 
 
 @torch.no_grad()
-def draw(model: WorldModel, prompts: Prompts, group: int, order: Order, temperature: float) -> tuple[Context, Groups]:
+def draw(
+    model: WorldModel, prompts: Prompts, group: int, order: Order, pick: Picker | None = None
+) -> tuple[Context, Groups]:
     """The contexts of the prompts, and ``group`` futures of each as tokens.
 
     A prompt's context, first frame and first action are run through the transformer once, whatever ``group`` is.
     """
     context = model.encode(prompts.frames[:, 0])
     actions = model.action_bins(prompts.actions.numpy())
-    imagination = Imagination(model, context, len(actions), order, temperature, limit=actions.shape[1])
+    imagination = Imagination(model, context, len(actions), order, pick, limit=actions.shape[1])
     imagination.act(actions[:, 0])
     imagination.fork(group)
     codes = [imagination.draw()]

@@ -62,7 +62,7 @@ def objective(
         old: (N, L) as they were when it was drawn; ρ = exp(new − old).
         reference: (N, L) those of the frozen reference π₀.
         advantage: (N,) of each future.
-        mask: bool, broadcastable to (N, L): the tokens that count. Known ones (actions) do not.
+        mask: bool, broadcastable to (N, L): the tokens that count, those that were drawn. Where none does, all is 0.
         clip: ε.
         weight: β.
     """
@@ -73,5 +73,9 @@ def objective(
     bounded = ratio.clamp(1 - clip, 1 + clip)
     gain = torch.minimum(ratio * each, bounded * each)
     away = divergence(new, reference)
-    held = (bounded * each < ratio * each).float().mean()
-    return Objective((weight * away - gain).mean(), away.mean().item(), held.item())
+    held = (bounded * each < ratio * each).float()
+    return Objective(_mean(weight * away - gain), _mean(away).item(), _mean(held).item())
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(1, values.numel())

@@ -1,8 +1,9 @@
-"""The dynamics as a policy: how likely was each token that it drew?"""
+"""The dynamics as a policy: how it draws a token, and how likely each was that it drew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from roboalign_core.world_model.branching import branching_hidden
 from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.levels import LevelGaussian, level_widths
+from roboalign_core.world_model.picking import Picker, Sampled, Scattered
 from roboalign_core.world_model.rollout import Order
 
 
@@ -43,25 +46,78 @@ class Groups:
         return Groups(self.context[starts], self.start[starts], self.actions[starts], codes)
 
 
-def log_probs(dynamics: Dynamics, groups: Groups, order: Order) -> tuple[Tensor, float]:
-    """Log-probabilities of what was drawn at temperature 1, and the mean entropy of what it was drawn from, in nats.
+class Draws(Protocol):
+    """What codes are drawn from."""
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Of codes (…), in nats (…)."""
+
+    def entropy(self) -> Tensor:
+        """In nats (…)."""
+
+
+class Policy(Protocol):
+    """How tokens are drawn out of the logits of their codes."""
+
+    @property
+    def picker(self) -> Picker:
+        """What draws them."""
+
+    def widths(self, logits: CodeLogits) -> Tensor:
+        """Of logits (…), how far draws spread, (…, K) without gradient: what stays as it was at drawing time.
+
+        A token whose widths are all 0 is not drawn: it can only be what it is.
+        """
+
+    def draws(self, logits: CodeLogits, widths: Tensor) -> Draws:
+        """What they are drawn from, with gradient."""
+
+
+class Categorical:
+    """Codes as often as they are likely, at temperature 1; the temperature is the width."""
+
+    picker: Picker = Sampled(1.0)
+
+    def widths(self, logits: CodeLogits) -> Tensor:
+        """See :class:`Policy`: (…, 1)."""
+        return torch.ones_like(logits.parts[0][..., :1], dtype=torch.float32)
+
+    def draws(self, logits: CodeLogits, widths: Tensor) -> CodeLogits:
+        """See :class:`Policy`."""
+        return logits
+
+
+class Central:
+    """Codes around the central one, which is what a rollout in one pass picks where nothing is drawn.
+
+    Only the mean learns. How far draws spread is the network's own doubt, times ``exploration``; no reward can change
+    it: a policy that could would learn to be sure before it learned to be right.
+    """
+
+    def __init__(self, exploration: float) -> None:
+        self._exploration = exploration
+        self.picker: Picker = Scattered(exploration)
+
+    def widths(self, logits: CodeLogits) -> Tensor:
+        """See :class:`Policy`: (…, channels), in levels."""
+        return level_widths(logits, self._exploration)
+
+    def draws(self, logits: CodeLogits, widths: Tensor) -> LevelGaussian:
+        """See :class:`Policy`."""
+        return LevelGaussian.of(logits, widths)
+
+
+def code_logits(dynamics: Dynamics, groups: Groups, order: Order) -> CodeLogits:
+    """Logits (N, T, m, …) of what was drawn.
+
+    Known tokens (the context, the first frame, actions) have none: nothing ever predicts them.
 
     Args:
         dynamics: the network.
         groups: the futures. What those of one start share is computed once.
-        order: that they were drawn in. In either, codes are drawn group of FSQ channels by group, so that a code's
-            log-probability is the sum of its parts'; with ``frame`` all codes of a frame are drawn apart, too.
-
-    Returns:
-        (N, L), one number a token of ``[dynamics_1] [action_1] … [dynamics_T]``, 0 for the known ones
-        (:meth:`~roboalign_core.world_model.layout.TokenLayout.drawn`); and a mean over the others.
+        order: that they were drawn in. With ``frame`` all codes of a frame are drawn apart.
     """
-    logits = _frame_logits(dynamics, groups) if order == "frame" else _token_logits(dynamics, groups)
-    drawn = dynamics.layout.drawn(groups.codes.shape[1]).to(groups.codes.device)
-    values = logits.log_prob(groups.codes)
-    with torch.no_grad():
-        entropy = logits.entropy().mean().item()
-    return values.new_zeros(len(values), len(drawn)).masked_scatter(drawn, values), entropy
+    return _frame_logits(dynamics, groups) if order == "frame" else _token_logits(dynamics, groups)
 
 
 def _token_logits(dynamics: Dynamics, groups: Groups) -> CodeLogits:

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.imagination import Futures, PromptSampler, TokenCost, imagine
 from roboalign_core.training.grpo.objective import advantages, objective, ties
 from roboalign_core.training.grpo.online.distillation import Distillation
-from roboalign_core.training.grpo.policy import Groups, log_probs
+from roboalign_core.training.grpo.policy import Categorical, Central, Groups, Policy, code_logits
 from roboalign_core.training.grpo.rewards import Array, Mixture
 from roboalign_core.training.grpo.watch import Guard, Validation
+from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Order
@@ -48,13 +50,20 @@ class Batch:
     Attributes:
         groups: N = P·G futures as tokens.
         advantages: (N,).
-        old, reference: (N, L) log-probabilities of the policy that drew them, and of the reference.
+        widths: (N, T, m, K) as they were at drawing time, see :class:`~roboalign_core.training.grpo.policy.Policy`.
+        old, reference: (N, T, m) log-probabilities of the policy that drew them, and of the reference.
     """
 
     groups: Groups
     advantages: Tensor
+    widths: Tensor
     old: Tensor
     reference: Tensor
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """(N, T, m) bool: tokens that could have been others. No other one counts."""
+        return (self.widths > 0).any(-1)
 
 
 class GrpoStage:
@@ -73,6 +82,7 @@ class GrpoStage:
         """``world_model`` codes and draws frames; ``policy`` learns, in float32, ``reference`` stays.
 
         ``on_batch``, where it is set, is called with what was imagined and its scores every ``on_batch_every`` steps.
+        ``drawing`` is how futures are drawn and what probability they had.
         ``online``, where it is set, teaches the student among the rewards, every ``config.online.every`` steps.
         """
         self.config, self.world_model, self.prompts = config, world_model, prompts
@@ -83,6 +93,7 @@ class GrpoStage:
         self.online: Distillation | None = None
         self.steps = 0
         self._order = cast(Order, config.order)
+        self.drawing: Policy = Central(config.exploration) if config.drawing == "central" else Categorical()
         self._validated: dict[str, float] = {}  # of the newest weights that were judged
         self._judged: dict[str, float] = {}  # of the best ones, of those at the start, and when that was
         self._figures: dict[str, float] = {}
@@ -98,6 +109,7 @@ class GrpoStage:
         if not self._judged:
             self._validate()
         batch = self._draw()
+        self._figures["drawn"] = batch.drawn.float().mean().item()
         sums = dict.fromkeys(("divergence", "clipped", "entropy"), 0.0)
         size = len(batch.groups) // self.config.updates
         for _ in range(self.config.epochs):
@@ -113,33 +125,42 @@ class GrpoStage:
             logger.warning("training ends: %s", self.stopped)
 
     def _losses(self, batch: Batch, starts: slice, sums: dict[str, float]) -> Iterator[Tensor]:
-        """Losses of the windows ``starts``, some at a time; their sum is the mean over all tokens."""
-        group, device = batch.groups.size, self.world_model.device
-        mask = self.module.policy.layout.drawn(self.config.frames).to(device)
-        for first in range(starts.start, starts.stop, self.config.micro):
-            rows = slice(first, min(first + self.config.micro, starts.stop))
-            share = (rows.stop - rows.start) / (starts.stop - starts.start)
+        """Losses of the windows ``starts``, some at a time; their sum is the mean over all tokens that were drawn."""
+        group = batch.groups.size
+        total = max(1, int(batch.drawn[starts.start * group : starts.stop * group].sum()))
+        for rows in self._parts(starts):
             each = slice(rows.start * group, rows.stop * group)
-            with autocast(device):
-                new, entropy = log_probs(self.module.policy, batch.groups[rows], self._order)
+            draws = self.drawing.draws(self._logits(self.module.policy, batch.groups[rows]), batch.widths[each])
+            drawn = batch.drawn[each].flatten(1)
             found = objective(
-                new,
-                batch.old[each],
-                batch.reference[each],
+                draws.log_prob(batch.groups.codes[each]).flatten(1),
+                batch.old[each].flatten(1),
+                batch.reference[each].flatten(1),
                 batch.advantages[each],
-                mask,
+                drawn,
                 self.config.clip,
                 self.config.divergence_weight,
             )
+            share = int(drawn.sum()) / total
             sums["divergence"] += share * found.divergence
             sums["clipped"] += share * found.clipped
-            sums["entropy"] += share * entropy
+            with torch.no_grad():
+                sums["entropy"] += draws.entropy().sum().item() / total
             yield share * found.loss
+
+    def _parts(self, starts: slice) -> Iterator[slice]:
+        """Of the windows ``starts``, those that are computed at once."""
+        for first in range(starts.start, starts.stop, self.config.micro):
+            yield slice(first, min(first + self.config.micro, starts.stop))
+
+    def _logits(self, dynamics: Dynamics, groups: Groups) -> CodeLogits:
+        with autocast(self.world_model.device):
+            return code_logits(dynamics, groups, self._order)
 
     def _draw(self) -> Batch:
         """Imagine and score."""
         config, model = self.config, self._for_inference(self.module.policy)
-        futures = imagine(model, self.prompts.draw(config.prompts), config.group, self._order, temperature=1.0)
+        futures = imagine(model, self.prompts.draw(config.prompts), config.group, self._order, self.drawing.picker)
         scores = self.reward(futures.imagined, futures.recorded, futures.instructions, futures.actions)
         total = self.reward.total(scores)
         if self.on_batch is not None and self.steps % self.on_batch_every == 0:
@@ -148,23 +169,25 @@ class GrpoStage:
             self.online.lesson(self.steps, futures, scores, self.guard)
         rewards = torch.from_numpy(total).unflatten(0, (config.prompts, config.group))
         self._note(futures, scores, rewards)
-        drawn_by = copy.deepcopy(self.module.policy).requires_grad_(False)
-        return Batch(
-            futures.groups,
-            advantages(rewards).flatten().float().to(model.device),
-            self._log_probs(drawn_by, futures.groups),
-            self._log_probs(self.reference, futures.groups),
-        )
+        gained = advantages(rewards).flatten().float().to(model.device)
+        return Batch(futures.groups, gained, *self._as_drawn(futures.groups))
 
-    def _log_probs(self, dynamics: Dynamics, groups: Groups) -> Tensor:
-        """(N, L) of frozen weights, by the very kernels that training runs: so that equal weights agree to the bit."""
-        size, parts = len(groups) // self.config.updates, []
+    def _as_drawn(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
+        """Widths, and log-probabilities now and of the reference, before anything is learned from ``groups``.
+
+        By the very kernels that training runs, which are others where gradients are off: so that equal weights agree to
+        the bit.
+        """
+        frozen = copy.deepcopy(self.module.policy).requires_grad_(False)
+        found, size = [], len(groups) // self.config.updates
         for start in range(0, len(groups), size):
-            for first in range(start, start + size, self.config.micro):
-                rows = slice(first, min(first + self.config.micro, start + size))
-                with autocast(self.world_model.device):
-                    parts.append(log_probs(dynamics, groups[rows], self._order)[0])
-        return torch.cat(parts)
+            for rows in self._parts(slice(start, start + size)):
+                own, theirs = (self._logits(dynamics, groups[rows]) for dynamics in (frozen, self.reference))
+                widths, codes = self.drawing.widths(own), groups[rows].codes
+                logs = [self.drawing.draws(logits, widths).log_prob(codes) for logits in (own, theirs)]
+                found.append((widths, *logs))
+        widths, old, reference = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return widths, old, reference
 
     def _note(self, futures: Futures, scores: Mapping[str, Array], rewards: Tensor) -> None:
         config, layout = self.config, self.module.policy.layout

@@ -27,7 +27,7 @@ class Validation:
         """``score`` and ``reward``, means over windows, and the ``repetition_rate``."""
         found: dict[str, list[float]] = {"score": [], "reward": [], "repetition_rate": []}
         for start in range(0, len(self.prompts), _BATCH):
-            futures = imagine(model, self.prompts[start : start + _BATCH], 1, order, temperature=0.0)
+            futures = imagine(model, self.prompts[start : start + _BATCH], 1, order)
             given = (futures.imagined, futures.recorded, futures.instructions, futures.actions)
             for name, mixture in (("score", self._score), ("reward", self._reward)):
                 found[name] += mixture.total(mixture(*given)).tolist()
