@@ -123,6 +123,7 @@ evaluate-tabletop: venv
 
 # The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, which weigh 13 %.
 REWARD ?= runs/reward
+SLIGHT := augmentation.brightness=0.04 augmentation.contrast=0.05 augmentation.saturation=0.05 augmentation.hue=0.01 augmentation.zoom=0.02 augmentation.shift=0.03
 REAL ?=
 MIXTURE := {expert: 0.35, noisy: 0.2, contact: 0.1, random: 0.05, wrong_object: 0.1, no_contact: 0.08, incomplete: 0.07, wrong_direction: 0.05}
 WRONG := {instruction_swap: 10, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
@@ -135,7 +136,7 @@ train-reward: venv
 	real='$(REAL)'
 	shares=$$(for _ in $${real//,/ }; do echo 0.13; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.13 / n}')
 	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.3,0.52,0.05$$shares]" pairs=26000 seed=0 'origins={recorded: 0.42, degraded: 0.54, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
-	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.balance=[origin,instruction_following]' stage.shortest=6 stage.short_share=0.1 $(CALM) loop.steps=100000 loop.minutes=75
+	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.balance=[origin,instruction_following]' stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000 loop.minutes=72
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
 # A first model of the Panda, so that the loop has one to run with; not tuned.
