@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from roboalign_core.training.grpo.objective import TIE, Objective, advantages, divergence, objective, ties
+from roboalign_core.training.grpo.objective import FAR, TIE, Objective, advantages, divergence, objective, ties
 
 
 def test_advantages_are_normalised_within_each_group() -> None:
@@ -111,3 +111,22 @@ def test_the_divergence_pulls_back_to_the_reference() -> None:
     objective(new, new.detach(), reference, torch.zeros(1), everything, clip=0.2, weight=1.0).loss.backward()
     assert new.grad is not None
     assert new.grad[0, 0] > 0 > new.grad[0, 1]
+
+
+def test_what_is_far_off_stays_finite_and_keeps_pulling() -> None:
+    """A narrow draw whose mean has moved by a level: 300 nats, where exp overflows in float32."""
+    new = torch.tensor([[-1.0, -301.0]], requires_grad=True)
+    old, reference = torch.tensor([[-301.0, -1.0]]), torch.tensor([[-1.0, -1.0]])
+    found = objective(new, old, reference, torch.tensor([-1.0]), torch.ones(1, 2, dtype=torch.bool), 0.2, 0.1)
+    found.loss.backward()
+    assert torch.isfinite(found.loss)
+    assert torch.isfinite(new.grad).all()
+    assert new.grad[0, 0] > 0, "a worse future that became likelier is pushed down"
+    assert new.grad[0, 1] < 0, "what the reference holds for likelier is pulled up"
+
+
+def test_the_tangent_goes_on_where_exp_ends() -> None:
+    near, far = torch.tensor([0.5, FAR]), torch.tensor([FAR, FAR + 2])
+    torch.testing.assert_close(divergence(-near, torch.zeros(2)), near.exp() - near - 1)
+    slope = math.exp(FAR) - 1
+    assert (divergence(-far, torch.zeros(2)).diff() / 2).item() == pytest.approx(slope, rel=1e-5)

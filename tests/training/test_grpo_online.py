@@ -392,10 +392,11 @@ def test_replies_are_paid_for_once_and_a_budget_is_kept(
     pytest.importorskip("httpx2", reason="the extra judge is not installed")
     asked: list[str] = []
 
-    def answer(self: ServerJudge, client: Any, stop: Any, question: Any) -> str:
+    def answer(self: ServerJudge, client: Any, stop: Any, question: Any) -> tuple[str, ReplyError | None]:
         self.budget.request()
         asked.append(question.key)
-        return json.dumps({key: int(question.key[place], 16) % 2 for place, key in enumerate(KEYS)})
+        reply = json.dumps({key: int(question.key[place], 16) % 2 for place, key in enumerate(KEYS)})
+        return reply, self._keep(question, reply)
 
     def config(requests: int) -> TrainConfig:
         budget = {"requests": requests}

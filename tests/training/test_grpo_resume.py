@@ -88,6 +88,7 @@ def test_a_real_run_survives_being_killed(store: Path, tmp_path: Path, world_mod
             "rewards=[brightness]",
             "validation.windows=4",
             "validation.every=2",
+            "guard.divergence=100",
         ]
         loop = ["loop.steps=6", "loop.checkpoint_every=2", "loop.lr=1e-3"]
         given = [f"data=[{store}]", f"world_model={world_model}", f"out={tmp_path / out}"]

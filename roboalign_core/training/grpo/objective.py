@@ -10,6 +10,10 @@ from torch import Tensor
 TIE = 1e-6
 """Standard deviation of a group's rewards, in units of the reward, up to which its members count as equally good."""
 
+FAR = 5.0
+"""Nats by which log-probabilities may differ before ``exp`` goes on as its tangent: where draws are narrow, a mean that
+moves by a level changes them by hundreds, and what overflows teaches nothing."""
+
 
 def advantages(rewards: Tensor) -> Tensor:
     """Rewards (P, G) of G futures of one start each → (P, G): (R − mean) / std within each group.
@@ -31,10 +35,11 @@ def ties(rewards: Tensor) -> Tensor:
 def divergence(new: Tensor, reference: Tensor) -> Tensor:
     """Low-variance estimate of KL(new ‖ reference), token by token (k3 of Schulman 2020): never negative.
 
-    ``exp(d) − d − 1`` with ``d = reference − new``, of log-probabilities (…) of tokens that ``new`` drew.
+    ``exp(d) − d − 1`` with ``d = reference − new``, of log-probabilities (…) of tokens that ``new`` drew; beyond
+    :data:`FAR` a straight line.
     """
     difference = reference - new
-    return difference.exp() - difference - 1
+    return _exp(difference) - difference - 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def objective(
 
     Args:
         new: (N, L) log-probabilities of what was drawn, with gradient.
-        old: (N, L) as they were when it was drawn; ρ = exp(new − old).
+        old: (N, L) as they were when it was drawn; ρ = exp(new − old), a straight line from :data:`FAR` on.
         reference: (N, L) those of the frozen reference π₀.
         advantage: (N,) of each future.
         mask: bool, broadcastable to (N, L): the tokens that count, those that were drawn. Where none does, all is 0.
@@ -69,12 +74,18 @@ def objective(
     mask = mask.expand_as(new)
     new, old, reference = new[mask], old[mask], reference[mask]
     each = advantage[:, None].expand_as(mask)[mask]
-    ratio = (new - old).exp()
+    ratio = _exp(new - old)
     bounded = ratio.clamp(1 - clip, 1 + clip)
     gain = torch.minimum(ratio * each, bounded * each)
     away = divergence(new, reference)
     held = (bounded * each < ratio * each).float()
     return Objective(_mean(weight * away - gain), _mean(away).item(), _mean(held).item())
+
+
+def _exp(x: Tensor) -> Tensor:
+    """``exp`` up to :data:`FAR`, from there on its tangent."""
+    near = x.clamp(max=FAR)
+    return near.exp() * (1 + x - near)
 
 
 def _mean(values: Tensor) -> Tensor:
