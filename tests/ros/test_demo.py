@@ -119,7 +119,8 @@ def test_demo_from_start_to_report(tmp_path: Path) -> None:
 def test_a_node_that_is_killed_ends_the_demo(tmp_path: Path) -> None:
     def kill() -> None:
         victim = find_running("dot_world_model", tmp_path)
-        wait_until(lambda: "active" in (tmp_path / "logs" / "planner.log").read_text(), "the planner")
+        logs = [tmp_path / "logs" / f"{name}.log" for name in ("planner", "world_model")]  # neither waits for the other
+        wait_until(lambda: all("active" in log.read_text() for log in logs), "planner and world model")
         os.kill(victim, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
