@@ -35,7 +35,7 @@ help:
 	@echo 'make lint             ruff and mypy'
 	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
-	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/model'
+	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/student/model'
 	@echo 'make train-robosuite  the same for the robosuite Panda, briefly'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 

@@ -87,7 +87,9 @@ def decode(
         calls: dict[str, Callable[[], object]] = {way: partial(rollers[way], context, bins) for way in ways}
         memory = {way: peak_memory(call, world_model.device) for way, call in calls.items()}
         for way, timing in timed_in_turns(calls, repeats, world_model.device).items():
-            row = _row(world_model, way, count, frames, timing) | {"peak_memory_mb": memory[way] / 2**20}
+            row = _row(world_model, way, count, frames, timing)
+            if (peak := memory[way]) is not None:
+                row |= {"peak_memory_mb": peak / 2**20}
             row["matmul_share"] = frame_flops(world_model, way) * row["frames_per_s"] / bound
             figures[f"{way}_b{count}_frames_per_s"] = row["frames_per_s"]
             rows.append(row)

@@ -48,8 +48,10 @@ def timed_in_turns(calls: Mapping[str, Callable[[], object]], repeats: int, devi
     return {name: Timing.of(each[1:]) for name, each in seconds.items()}
 
 
-def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that a call takes at most, beyond what is held before; of the process, or of torch on a GPU.
+
+    None where the system does not tell (only Linux does).
 
     A call that comes after others may find memory that they gave back to the allocator, and so take less.
     """
@@ -58,7 +60,10 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins at what is held now
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins at what is held now
+    except OSError:
+        return None
     before = _resident("VmRSS")
     call()
     return max(0, _resident("VmHWM") - before)

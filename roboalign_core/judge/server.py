@@ -125,7 +125,7 @@ class ServerJudge(ChatJudge):
         try:
             reply = client.ask(self._body(question))
             return reply, self._keep(question, reply)
-        except RoboAlignError:
+        except BaseException:  # a reply that cannot be kept, too
             stop.set()  # here, before this thread takes the next question
             raise
 

@@ -38,7 +38,8 @@ class ObjectiveConfig:
         weights: of the student's dimensions by key, as shares of their highest scores; those left out count nothing.
         past: frames seen, the newest, that the student's videos begin with; 0: the whole episode.
         worth: progress that the student's best opinion counts as in ``both``.
-        finalists: candidates a round, the best by progress, that ``both`` draws and shows to the student, at most.
+        finalists: of the candidates that are imagined at once, so many, the best by progress, are drawn and shown to
+            the student by ``both``, at most.
     """
 
     name: str = "progress"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -67,6 +67,10 @@ class WorldModel:
                 f"world model config: expected the range of {config.action_dim} action components, "
                 f"found that of {self.binner.dim}"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the decoder, whose packed weights cannot be copied; they make their own."""
+        return {name: value for name, value in self.__dict__.items() if name != "decoder"}
 
     @cached_property
     def decoder(self) -> Decoder:

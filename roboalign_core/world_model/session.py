@@ -40,7 +40,7 @@ class Session:
         self._restart(frames)
 
     def observe(self, frame: np.ndarray, late: int = 0) -> np.ndarray:
-        """Replace what was imagined by what the camera saw; the next step starts there.
+        """Replace what was imagined by what the camera saw; the next step starts there. The first one starts a stream.
 
         Args:
             frame: as given to :meth:`reset`.
@@ -52,17 +52,19 @@ class Session:
             the frames that were imagined anew, (late, H, W, 3), or (late, B, H, W, 3).
 
         Raises:
-            RoboAlignError: no frame yet, another number of robots, or the step was too long ago: before the last real
-                frame, or further back than the window.
+            RoboAlignError: no frame yet and ``late`` above 0, another number of robots, or the step was too long ago:
+                before the last real frame, or further back than the window.
         """
+        if self._imagination is None and late == 0:
+            self.reset(frame)
         imagination, _ = self._started("observe(frame)")
         frames = _frames(frame)
         if (len(frames) if frame.ndim == 4 else None) != self._robots:
             raise RoboAlignError(f"frame: expected shape {self._shape('H, W, 3')}, found {frame.shape}")
-        if not 0 <= late <= len(self._actions):
+        if not isinstance(late, int) or not 0 <= late <= len(self._actions):
             raise RoboAlignError(
                 f"session: expected a frame of 0 to {len(self._actions)} steps ago (no earlier than the last real one, "
-                f"within the window of {self.world_model.config.window}), found {late}"
+                f"within the window of {self.world_model.config.window}), found {late!r}"
             )
         again = list(self._actions)[len(self._actions) - late :]
         if 0 < late < imagination.frames:

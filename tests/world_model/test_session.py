@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import get_args
 
 import numpy as np
@@ -202,7 +204,7 @@ def test_a_frame_in_time_changes_nothing_before_it(model: WorldModel, frame: np.
 def test_frames_of_too_long_ago_are_refused(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
     session, undisturbed = model.session(), model.session()
     with pytest.raises(RoboAlignError, match=r"expected reset\(frame\) before observe\(frame\)"):
-        session.observe(frame)
+        session.observe(frame, late=1)
     for each in (session, undisturbed):
         each.reset(frame)
         walk(each, actions[0, :2])
@@ -223,3 +225,21 @@ def test_a_border_of_the_window_is_a_fresh_start(model: WorldModel, frame: np.nd
     found = walk(session, actions[0, :6])
     fresh.reset(found[2])
     assert np.array_equal(walk(fresh, actions[0, 3:6]), found[3:])
+
+
+def test_observing_starts_a_stream(model: WorldModel, frame: np.ndarray) -> None:
+    first, second = model.session(), model.session()
+    first.observe(frame)
+    second.reset(frame)
+    action = np.array([0.3, -0.2], np.float32)
+    assert np.array_equal(first.step(action), second.step(action))
+    with pytest.raises(RoboAlignError, match="expected reset"):
+        model.session().observe(frame, late=1)
+    with pytest.raises(RoboAlignError, match=r"steps ago .* found 1\.0"):
+        first.observe(frame, late=1.0)  # type: ignore[arg-type]
+
+
+def test_a_model_that_has_imagined_can_be_copied(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
+    before = model.rollout(frame, actions).tokens
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other.rollout(frame, actions).tokens, before)
