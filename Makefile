@@ -121,7 +121,7 @@ evaluate-tabletop: venv
 	"$$run" collect env=tabletop episodes=200 steps=101 seed=2 out='$(TABLETOP)/long'
 	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr
 
-# The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, which weigh 13 %.
+# The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, with a share of 0.13 in all.
 REWARD ?= runs/reward
 SLIGHT := augmentation.brightness=0.04 augmentation.contrast=0.05 augmentation.saturation=0.05 augmentation.hue=0.01 augmentation.zoom=0.02 augmentation.shift=0.03
 REAL ?=
