@@ -79,6 +79,8 @@ class RewardModelConfig:
         height, width: pixels that frames are resized to.
         frames: that are looked at, evenly over a video; of a shorter one all.
         heads: linear heads of six outputs; they are averaged, and how far they disagree says how sure they are.
+        positions: names of the numbers that every frame is read as, on the way to the scores: where things are,
+            standardised; none: nothing is read so.
         text, vision: the two encoders.
     """
 
@@ -86,6 +88,7 @@ class RewardModelConfig:
     width: int = 64
     frames: int = 16
     heads: int = 8
+    positions: list[str] = field(default_factory=list)
     text: TextConfig = field(default_factory=TextConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
 

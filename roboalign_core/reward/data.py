@@ -17,6 +17,7 @@ from roboalign_core.benchmark import Benchmark, Pair, Split
 from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.reward.recordings import Recordings
 from roboalign_core.rubric import KEYS, Scores
 
 Array = NDArray[np.float32]
@@ -58,19 +59,31 @@ class RewardData:
         videos: where the frames come from.
         pairs: of each of the two splits.
         labels: their normalised scores (N, 6).
+        recordings: of simulators, that parts are drawn from beside the pairs; None where no store is named.
     """
 
-    def __init__(self, folder: str, size: tuple[int, int], judgements: str = "", labellers: Sequence[str] = ()) -> None:
-        """Open a benchmark.
+    def __init__(
+        self,
+        folder: str,
+        size: tuple[int, int],
+        judgements: str = "",
+        labellers: Sequence[str] = (),
+        recordings: Sequence[str] = (),
+        positions: Sequence[str] = (),
+    ) -> None:
+        """Open a benchmark, and stores.
 
         Args:
             folder: of the benchmark.
             size: (H, W) of the frames.
             judgements: a parquet table of other scores, see :func:`read_judgements`; pairs without one are left out.
             labellers: take only pairs that one of these scored; none: all.
+            recordings: folders of stores of simulated episodes.
+            positions: columns of their state, see :class:`Recordings`.
 
         Raises:
-            RoboAlignError: the benchmark or the table is damaged, or one of the two splits has no pairs.
+            RoboAlignError: the benchmark, the table or a store is damaged, one of the two splits has no pairs, or
+                stores are named beside a benchmark that does not say which episodes it holds back.
         """
         benchmark = Benchmark.open(folder)
         benchmark.verify()
@@ -88,13 +101,25 @@ class RewardData:
                 raise RoboAlignError(f"benchmark {folder}: expected pairs of the split {split.value}{why}, found none")
             scores = scores_of(kept) if table is None else _scores(table, kept)
             self.pairs[split], self.labels[split] = kept, scores.normalised
+        self.recordings = self._recordings(folder, recordings, positions) if recordings else None
+
+    def _recordings(self, folder: str, stores: Sequence[str], positions: Sequence[str]) -> Recordings:
+        settings = self.videos.benchmark.info.get("settings", {})
+        if not {"splits", "seed"} <= settings.keys():
+            raise RoboAlignError(
+                f"benchmark {folder}: expected the splits and the seed of `benchmark build`, to hold back the same "
+                f"episodes of {', '.join(stores)}, found none"
+            )
+        return Recordings(stores, self.videos.size, positions, settings["splits"], settings["seed"])
 
     @cached_property
     def identity(self) -> list[Any]:
-        """What a resumed run must find again: checksums of the benchmark and of the judgements."""
+        """What a resumed run must find again: checksums of the benchmark and of the judgements, and the recordings."""
         found: list[Any] = [dict(self.videos.benchmark.info["sha256"])]
         if self._judgements is not None:
             found.append(hashlib.sha256(self._judgements.read_bytes()).hexdigest())
+        if self.recordings is not None:
+            found.append(self.recordings.identity)
         return found
 
     @property

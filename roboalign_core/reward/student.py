@@ -25,11 +25,18 @@ class RewardNetwork(nn.Module):
 
     def forward(self, summaries: Tensor, ids: Tensor) -> Tensor:
         """(B, 2, F, H, W, 3) uint8 and (B, words, ids a word) → (heads, B, 6) float32."""
-        return self.judge(summaries, self.text(ids))
+        return self.read(summaries, ids)[0]
+
+    def read(self, summaries: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, and the standardised positions (B, F, K) float32 that the frames are read as."""
+        features, positions = self.video(summaries, self.text(ids))
+        return self._scored(features), positions
 
     def judge(self, summaries: Tensor, text: Tensor) -> Tensor:
-        """The same with the instructions encoded, (B, W)."""
-        features = self.video(summaries, text)
+        """As :meth:`forward` with the instructions encoded, (B, W)."""
+        return self._scored(self.video(summaries, text)[0])
+
+    def _scored(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # scores of alike videos differ in late digits
             logits = self.heads(features.to(self.heads.weight.dtype))
         return logits.unflatten(1, (-1, len(DIMENSIONS))).transpose(0, 1).float()

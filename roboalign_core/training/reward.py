@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +24,14 @@ from roboalign_core.reward.calibration import Calibration
 from roboalign_core.reward.config import RewardModelConfig
 from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.model import FOLDER, RewardModel
+from roboalign_core.reward.recordings import Array, Part
 from roboalign_core.reward.student import RewardNetwork
-from roboalign_core.reward.summary import summarise
+from roboalign_core.reward.summary import chosen, summarise
 from roboalign_core.reward.text import tokenise
 from roboalign_core.rubric import HIGHEST, KEYS
 
 _BATCH = 64  # videos that are scored at once on the validation split
+_BETA = 0.1  # standard deviations, below which the loss of a position is squared
 _BALANCE = ("origin", "source", "labeller", "degradation", "instruction", "total", *KEYS)
 
 
@@ -48,6 +51,10 @@ class RewardStageConfig:
         balance_share: pairs that are drawn so; the others are drawn uniformly.
         judgements: a parquet table of a teacher's scores that take the place of the benchmark's.
         labellers: learn only from pairs that one of these scored; none: from all.
+        recordings: folders of stores of simulated episodes, parts of which are learned beside the pairs, under any
+            instruction, with the positions that ``reward_model.positions`` names.
+        recordings_share: of a batch that such parts are.
+        positions_weight: of the loss of the positions, beside that of the scores.
         validate_every: steps from one look at the validation split to the next.
         validation: pairs of that split that such a look takes.
     """
@@ -62,6 +69,9 @@ class RewardStageConfig:
     balance_share: float = 0.5
     judgements: str = ""
     labellers: list[str] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
+    recordings_share: float = 0.5
+    positions_weight: float = 0.1
     validate_every: int = 50
     validation: int = 128
 
@@ -69,12 +79,16 @@ class RewardStageConfig:
         for name in ("pairs", "shortest", "validate_every", "validation"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"stage.{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("short_share", "word_dropout", "balance_share"):
+        for name in ("short_share", "word_dropout", "balance_share", "recordings_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
         if len(self.weights) != len(KEYS) or min(self.weights) < 0 or not sum(self.weights) > 0:
             raise RoboAlignError(
                 f"stage.weights: expected {len(KEYS)} numbers of 0 or more, not all 0, found {self.weights}"
+            )
+        if not 0 <= self.positions_weight < math.inf:
+            raise RoboAlignError(
+                f"stage.positions_weight: expected a number of 0 or more, found {self.positions_weight}"
             )
         if not self.delta > 0:
             raise RoboAlignError(f"stage.delta: expected a number above 0, found {self.delta}")
@@ -105,12 +119,15 @@ class RewardStage:
         self.device = torch.device(device)
         self.pairs, self.labels = data.pairs[Split.TRAIN], data.labels[Split.TRAIN]
         # ids of every instruction, found once; also refuses those that are too long
-        different = sorted({pair.instruction for pairs in data.pairs.values() for pair in pairs})
+        told = data.recordings.instructions if data.recordings else []
+        different = sorted({*told, *(pair.instruction for pairs in data.pairs.values() for pair in pairs)})
         self.ids = dict(zip(different, tokenise(different, model.text), strict=True))
         self.module = RewardNetwork(model).to(self.device)
         self.random = np.random.default_rng(seed)
         draws = np.random.default_rng([seed, 1])
         self.shares = draws.poisson(1.0, (model.heads, len(self.pairs))).astype(np.float32)
+        episodes = data.recordings.count if data.recordings else 0
+        self.recorded_shares = draws.poisson(1.0, (model.heads, episodes)).astype(np.float32)
         held = len(data.pairs[Split.VALIDATION])
         self.looked = np.sort(draws.permutation(held)[: config.validation])
         raw = np.rint(self.labels * HIGHEST)
@@ -119,22 +136,48 @@ class RewardStage:
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Huber loss of a fresh batch; the mean error of the normalised scores, also on the validation split."""
-        rows = self._draw()
+        fresh = round(self.config.pairs * self.config.recordings_share) if self.data.recordings else 0
+        rows = self._draw()[fresh:]
         count = self.model.frames
         if self.random.random() < self.config.short_share:
             count = int(self.random.integers(self.config.shortest, count + 1))
-        labels = torch.from_numpy(self.labels[rows]).to(self.device)
-        shares = torch.from_numpy(self.shares[:, rows]).to(self.device)
-        logits = self._logits([self.pairs[row] for row in rows], count, self.augmentation)
-        weights = torch.tensor(self.config.weights, device=self.device)
-        found = logits.sigmoid()
-        each = F.huber_loss(found, labels.expand_as(found), reduction="none", delta=self.config.delta)
-        loss = (each @ (weights / weights.sum()) * shares).sum() / shares.sum().clamp(min=1)
-        self.figures["mae"] = (found.detach().mean(0) - labels).abs().mean().item()
+        batches, loss = [], torch.zeros((), device=self.device)
+        if len(rows):
+            logits = self._logits([self.pairs[row] for row in rows], count, self.augmentation)
+            batches.append((logits, self.labels[rows], self.shares[:, rows]))
+        if fresh and self.data.recordings:
+            parts = [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]
+            logits, positions = self._recorded(parts, count)
+            labels = np.stack([part.scores for part in parts])
+            batches.append((logits, labels, self.recorded_shares[:, [part.episode for part in parts]]))
+            loss = loss + self.config.positions_weight * self._misplaced(positions, parts, self.data.recordings.std)
+        loss = loss + self._huber(batches)
         if self.steps % self.config.validate_every == 0:
             self.figures["validation_mae"] = self._error()
         self.steps += 1
         return loss, dict(self.figures)
+
+    def _huber(self, batches: Sequence[tuple[Tensor, Array, Array]]) -> Tensor:
+        """Loss of logits (heads, B, 6), labels (B, 6) and every head's shares (heads, B), of one or two batches."""
+        found = torch.cat([logits for logits, _, _ in batches], dim=1).sigmoid()
+        labels = torch.from_numpy(np.concatenate([labels for _, labels, _ in batches])).to(self.device)
+        shares = torch.from_numpy(np.concatenate([shares for _, _, shares in batches], axis=1)).to(self.device)
+        weights = torch.tensor(self.config.weights, device=self.device)
+        each = F.huber_loss(found, labels.expand_as(found), reduction="none", delta=self.config.delta)
+        self.figures["mae"] = (found.detach().mean(0) - labels).abs().mean().item()
+        return (each @ (weights / weights.sum()) * shares).sum() / shares.sum().clamp(min=1)
+
+    def _misplaced(self, positions: Tensor, parts: Sequence[Part], std: Array) -> Tensor:
+        """Smooth L1 of positions (B, F, K), where they are known; ``std`` (K,) brings them to their columns' units."""
+        picked = [part.positions[chosen(len(part.frames), positions.shape[1])] for part in parts]
+        truth = torch.from_numpy(np.stack(picked)).to(self.device)
+        known = truth.isfinite()
+        if not known.any():
+            return positions.new_zeros(())
+        errors = (positions - truth)[known]
+        unit = torch.from_numpy(std).to(self.device).expand_as(truth)[known]
+        self.figures["position_error"] = (errors.detach().abs() * unit).mean().item()
+        return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=_BETA)
 
     def state(self) -> dict[str, Any]:
         """Of the draws, and the last look at the validation split."""
@@ -168,21 +211,35 @@ class RewardStage:
     def _logits(self, pairs: Sequence[Pair], count: int, augmentation: AugmentationConfig | None) -> Tensor:
         """Logits (heads, B, 6) of videos at ``count`` frames; those with fewer go through the network by themselves."""
         summaries = [summarise(self._frames(pair), count) for pair in pairs]
-        ids = torch.stack([self.ids[pair.instruction] for pair in pairs])
-        ids = ids[:, : int((ids != 0).any(-1).sum(1).max())]
+        ids = self._ids([pair.instruction for pair in pairs])
         lengths = np.array([summary.shape[1] for summary in summaries])
         parts, order = [], []
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
-            videos = torch.from_numpy(np.stack([summaries[row] for row in rows]))
-            words = ids[torch.from_numpy(rows)]
-            if augmentation is not None:
-                videos = _augmented(videos, augmentation, self.random)
-                words = self._without_words(words)
-            parts.append(self.module(videos.to(self.device), words.to(self.device)))
+            videos = np.stack([summaries[row] for row in rows])
+            parts.append(self._judge(videos, ids[torch.from_numpy(rows)], augmentation)[0])
             order.append(rows)
         back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
         return torch.cat(parts, dim=1)[:, back]
+
+    def _recorded(self, parts: Sequence[Part], count: int) -> tuple[Tensor, Tensor]:
+        """Logits (heads, B, 6) and positions (B, F, K) of parts of recordings, none of which are moved about."""
+        videos = np.stack([summarise(part.frames, count) for part in parts])
+        ids = self._ids([part.instruction for part in parts])
+        return self._judge(videos, ids, replace(self.augmentation, geometric=False))
+
+    def _ids(self, instructions: Sequence[str]) -> Tensor:
+        ids = torch.stack([self.ids[instruction] for instruction in instructions])
+        return ids[:, : int((ids != 0).any(-1).sum(1).max())]
+
+    def _judge(
+        self, summaries: NDArray[np.uint8], words: Tensor, augmentation: AugmentationConfig | None
+    ) -> tuple[Tensor, Tensor]:
+        videos = torch.from_numpy(summaries)
+        if augmentation is not None:
+            videos = _augmented(videos, augmentation, self.random)
+            words = self._without_words(words)
+        return self.module.read(videos.to(self.device), words.to(self.device))
 
     def _frames(self, pair: Pair) -> NDArray[np.uint8]:
         return self.data.videos.frames(pair)

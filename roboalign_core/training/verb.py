@@ -140,7 +140,19 @@ def _pairs(config: TrainConfig, settings: RewardStageConfig) -> RewardData:
         raise RoboAlignError(f"stage reward: expected benchmark=FOLDER alone, found {found}")
     if not config.benchmark:
         raise RoboAlignError("benchmark: expected the folder of a benchmark, found nothing; set benchmark=FOLDER")
-    return RewardData(config.benchmark, config.reward_model.size, settings.judgements, settings.labellers)
+    positions = config.reward_model.positions
+    if positions and not settings.recordings:
+        raise RoboAlignError(
+            f"stage.recordings: expected stores that record the positions {', '.join(positions)}, found none"
+        )
+    return RewardData(
+        config.benchmark,
+        config.reward_model.size,
+        settings.judgements,
+        settings.labellers,
+        settings.recordings,
+        positions,
+    )
 
 
 def _frame_size(config: TrainConfig) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from toy_benchmark import toy_model, toy_settings
+from toy_recordings import make_recordings, patch_oracle
 
 from roboalign_core.benchmark import Benchmark, Split
 from roboalign_core.benchmark.benchmark import finish
@@ -175,6 +176,75 @@ def test_words_lose_themselves_but_not_their_letters(toy: Benchmark) -> None:
     assert (without[..., 1] > 0)[words].all()
 
 
+# -- recordings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(toy: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """A run on a benchmark that says what it holds back, and on recordings beside it."""
+    patch_oracle(monkeypatch)
+    root = tmp_path / "benchmark"
+    root.mkdir()
+    (root / "stores").symlink_to(toy.path / "stores")
+    finish(root, toy.pairs, {"splits": {"train": 0.8, "test": 0.2}, "seed": 0})
+    store = make_recordings(tmp_path / "recorded", 40)
+    settings = toy_settings(root, tmp_path / "run", recordings=[str(store)], recordings_share=0.75)
+    return replace(settings, reward_model=replace(toy_model(), positions=["thing.x"]))
+
+
+def test_frames_are_read_as_positions_of_what_was_recorded(recorded: TrainConfig) -> None:
+    steps = replace(recorded.loop, steps=60)
+    train(replace(recorded, loop=steps))
+    values = metrics(Path(recorded.out))
+    assert np.mean([entry["position_error"] for entry in values[-10:]]) < 0.5 * values[0]["position_error"]
+    assert RewardModel.from_pretrained(Path(recorded.out) / "model").config.positions == ["thing.x"]
+
+
+def test_what_a_part_s_positions_cost(recorded: TrainConfig) -> None:
+    data = RewardData(recorded.benchmark, (32, 32), "", [], recorded.stage["recordings"], ["thing.x"])
+    config = RewardStageConfig(pairs=8, shortest=4)
+    stage = RewardStage(config, recorded.reward_model, data, recorded.augmentation, 0, "cpu")
+    assert data.recordings is not None
+    parts = [data.recordings.draw(stage.random, 12) for _ in range(3)]  # whole: 12 frames, 8 of which are looked at
+    truth = torch.from_numpy(np.stack([part.positions[[0, 2, 3, 5, 6, 8, 9, 11]] for part in parts]))
+    off = truth.clone()
+    off[0, 0, 0] += 2.0  # beyond _BETA: |2| − 0.05 of one of 24
+    assert stage._misplaced(off, parts, data.recordings.std).item() == pytest.approx(1.95 / 24, rel=1e-4)
+    unit = 2.0 * float(data.recordings.std[0]) / 24
+    assert stage.figures["position_error"] == pytest.approx(unit, rel=1e-4)
+    for part in parts:
+        part.positions[:] = np.nan
+    assert stage._misplaced(off, parts, data.recordings.std).item() == 0
+
+
+def test_half_a_batch_comes_from_recordings(recorded: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = RewardData(recorded.benchmark, (32, 32), "", [], recorded.stage["recordings"], ["thing.x"])
+    config = RewardStageConfig(pairs=10, shortest=4, recordings_share=0.4)
+    stage = RewardStage(config, recorded.reward_model, data, recorded.augmentation, 0, "cpu")
+    seen: dict[str, Any] = {}
+    huber = stage._huber
+    monkeypatch.setattr(stage, "_huber", lambda batches: seen.setdefault("batches", batches) and huber(batches))
+    stage.loss()
+    assert [len(labels) for _, labels, _ in seen["batches"]] == [6, 4]
+    assert all(logits.shape[1] == len(labels) == shares.shape[1] for logits, labels, shares in seen["batches"])
+
+
+def test_recordings_are_part_of_what_a_run_is(recorded: TrainConfig, tmp_path: Path) -> None:
+    train(replace(recorded, loop=replace(recorded.loop, steps=1)))
+    make_recordings(tmp_path / "other", 20)
+    stage = {**recorded.stage, "recordings": [str(tmp_path / "other")]}
+    with pytest.raises(RoboAlignError, match=r"expected a checkpoint of this configuration"):
+        train(replace(recorded, stage=stage, loop=replace(recorded.loop, steps=1)))
+
+
+def test_what_recordings_need(recorded: TrainConfig, toy: Benchmark) -> None:
+    with pytest.raises(RoboAlignError, match=r"expected stores that record the positions thing.x, found none"):
+        train(replace(recorded, stage={**recorded.stage, "recordings": []}))
+    with pytest.raises(RoboAlignError, match="expected the splits and the seed of `benchmark build`"):
+        train(replace(recorded, benchmark=str(toy.path)))
+    assert not Path(recorded.out).exists()
+
+
 # -- judgements -----------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +347,8 @@ def test_another_benchmark_or_size_does_not_resume(toy: Benchmark, tmp_path: Pat
         ({"stage": {"name": "reward", "balance": ["colour"]}}, "stage.balance: expected some of origin.*'colour'"),
         ({"stage": {"name": "reward", "weights": [1.0]}}, "stage.weights: expected 6 numbers"),
         ({"stage": {"name": "reward", "delta": 0.0}}, "stage.delta: expected a number above 0"),
+        ({"stage": {"name": "reward", "recordings_share": 2.0}}, "stage.recordings_share: expected a share"),
+        ({"stage": {"name": "reward", "positions_weight": -1.0}}, "stage.positions_weight: expected a number of 0"),
         ({"stage": {"name": "reward", "shortest": 20}}, "stage.shortest: expected at most 8 frames, found 20"),
         (
             {"stage": {"name": "reward", "labellers": ["human"]}},
