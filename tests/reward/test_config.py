@@ -22,9 +22,12 @@ def preset(name: str) -> RewardModelConfig:
     return RewardModelConfig.from_dict(value)
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("tabletop", 1e6, 5e6), ("base", 97e6, 99e6)])
-def test_presets_have_the_size_that_they_say(name: str, least: float, most: float) -> None:
-    config = preset(name)
+@pytest.mark.parametrize(
+    ("name", "positions", "least", "most"),
+    [("tabletop", 0, 1e6, 5e6), ("tabletop", 9, 1e6, 5e6), ("base", 0, 97e6, 99e6)],
+)
+def test_presets_have_the_size_that_they_say(name: str, positions: int, least: float, most: float) -> None:
+    config = replace(preset(name), positions=[f"thing_{number}.x" for number in range(positions)])
     with torch.device("meta"):  # no time for random weights: only shapes are looked at
         network = RewardNetwork(config)
     network.to_empty(device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from roboalign_core.reward import RewardModel
 from roboalign_core.reward.calibration import Calibration
 from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.reward.summary import small
+from roboalign_core.reward.text import tokenise
 from roboalign_core.rubric import HIGHEST, Scores
 
 CALIBRATION = Calibration(scale=[1.5] * 6, shift=[0.1] * 6, floor=[0.02] * 6, spread=[2.0] * 6)
@@ -48,6 +50,25 @@ def test_scores_of_an_array_of_videos(model: RewardModel) -> None:
     assert (scores.raw < HIGHEST).all()
     assert (scores.uncertainty >= 0.0199 * HIGHEST).all()
     assert len(np.unique(scores.raw)) == 30
+
+
+def test_positions_are_read_from_each_frame_whatever_is_asked_and_the_scores_depend_on_them() -> None:
+    torch.manual_seed(0)
+    config = replace(toy_model(), positions=["thing.x", "thing.y"])
+    network = RewardNetwork(config).eval()
+    summaries = torch.randint(0, 256, (1, 2, 5, 32, 32, 3), dtype=torch.uint8)
+    ids = tokenise(["push it", "leave that"], config.text)
+    with torch.no_grad():
+        logits, positions = network.read(summaries.expand(2, -1, -1, -1, -1, -1), ids)
+        assert positions.shape == (2, 5, 2)
+        assert torch.equal(positions[0], positions[1])
+        assert torch.equal(network(summaries, ids[:1]), network.read(summaries, ids[:1])[0])
+        reader = network.video.frames.reader
+        assert reader is not None
+        reader.read.bias += 1.0  # all positions alike: what they are less the first and the last stays
+        moved, further = network.read(summaries.expand(2, -1, -1, -1, -1, -1), ids)
+    torch.testing.assert_close(further, positions + 1)
+    assert (moved - logits).abs().max() > 1e-3
 
 
 def test_videos_of_any_lengths_and_sizes_at_once(model: RewardModel) -> None:
