@@ -36,7 +36,7 @@ help:
 	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
 	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/student/model'
-	@echo 'make train-robosuite  the same for the robosuite Panda, briefly'
+	@echo 'make train-robosuite  the same for the robosuite Panda, into runs/robosuite_lift/model'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
 # --- installation: each step leaves a stamp, and runs again when what it was made from changes -----------------------
@@ -94,7 +94,6 @@ TABLETOP ?= runs/tabletop
 MODEL ?= tabletop
 ROBOSUITE ?= runs/robosuite_lift
 CALM := augmentation.photometric=false augmentation.geometric=false
-PLAIN := model.tokenizer.composite=false model.dynamics.positions=false
 OBJECTS := red_cube.x,red_cube.y,blue_cylinder.x,blue_cylinder.y
 MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.state.columns=[finger.x,finger.y,finger.z,$(OBJECTS)]'
 
@@ -139,14 +138,20 @@ train-reward: venv
 	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.balance=[origin,instruction_following]' stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000 loop.minutes=72
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
-# A first model of the Panda, so that the loop has one to run with; not tuned.
+# The robosuite Panda that lifts a cube, at the same 64x64.
+LIFT := model=tiny model.dynamics.dim=192 model.dynamics.ffn=576 model.dynamics.max_frames=17 model.dynamics.frame_head_layers=2
+LIFTING := stage.balance.share=0.6 'stage.balance.columns=[cube.x,cube.y,cube.z]' 'stage.state.columns=[finger.x,finger.y,finger.z,cube.x,cube.y,cube.z,gripper.opening]'
+
 train-robosuite: venv
 	run='$(BIN)/roboalign'
-	"$$run" collect env=robosuite_lift episodes=40 seed=0 out='$(ROBOSUITE)/train'
-	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) $(PLAIN) loop.steps=400
-	"$$run" train stage=dynamics model=tiny $(PLAIN) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) loop.steps=300
-	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/dynamics/model' stage.contexts=1000 loop.steps=400
-	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/progress]' data='$(ROBOSUITE)/train' title='First world model of the robosuite Panda that lifts a cube' out='$(ROBOSUITE)/model'
+	"$$run" collect env=robosuite_lift episodes=320 seed=0 out='$(ROBOSUITE)/train' 'policies.robosuite_lift={expert: 0.6, random: 0.2, miss: 0.1, drop: 0.1}'
+	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=24
+	"$$run" train stage=dynamics $(LIFT) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) $(LIFTING) stage.cached=6000 loop.steps=100000 loop.minutes=18
+	"$$run" train stage=dynamics $(LIFT) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/refined' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) $(LIFTING) stage.start='$(ROBOSUITE)/dynamics' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=14 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=decoder data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/decoder' world_model='$(ROBOSUITE)/refined/model' $(CALM) loop.steps=100000 loop.minutes=6
+	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/refined/model' stage.contexts=2000 loop.steps=800
+	"$$run" train stage=probe data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/probe' loop.steps=1500
+	"$$run" bundle runs='[$(ROBOSUITE)/tokenizer,$(ROBOSUITE)/dynamics,$(ROBOSUITE)/refined,$(ROBOSUITE)/decoder,$(ROBOSUITE)/progress,$(ROBOSUITE)/probe]' data='$(ROBOSUITE)/train' title='World model of the robosuite Panda that lifts a cube' window=12 out='$(ROBOSUITE)/model'
 
 clean:
 	rm -rf '$(VENV)' build ros2_ws/build ros2_ws/install ros2_ws/log *.egg-info

@@ -102,8 +102,13 @@ class Recordings:
         """All that parts may be judged by."""
         return sorted({text for one in self._stores for text in one.oracle.instructions})
 
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest episode."""
+        return min(int(one.cache.lengths[one.rows].min()) for one in self._stores)
+
     def draw(self, random: np.random.Generator, shortest: int) -> Part:
-        """A part of at least ``shortest`` frames, or of a whole episode that has fewer."""
+        """A part of at least ``shortest`` frames, or a whole episode that has fewer."""
         number = int(random.integers(self.count))
         place = int(np.searchsorted(self._ends, number, side="right"))
         one = self._stores[place]

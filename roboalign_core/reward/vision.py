@@ -86,6 +86,7 @@ class PositionReader(nn.Module):
         self.wide = nn.Linear(_READ * config.grid[0] * config.grid[1], _READER)
         self.read = nn.Linear(_READER, count)
         self.embed = nn.Linear(3 * count, vision.width)
+        self.mix = nn.Linear(vision.width, vision.width)
         self.film = Film(vision.width, config.text.width)
         self.out = nn.Linear(vision.width, vision.width)
 
@@ -95,7 +96,8 @@ class PositionReader(nn.Module):
         places = self.read(F.gelu(self.wide(thin))).unflatten(0, (len(text), -1)).float()
         since, left = places - places[:, :1], places[:, -1:] - places
         known = torch.cat([places, since, left], dim=-1).to(thin.dtype)
-        return places, self.out(F.gelu(self.film(self.embed(known), text)))
+        mixed = self.mix(F.gelu(self.film(self.embed(known), text)))
+        return places, self.out(F.gelu(self.film(mixed, text)))
 
 
 class FrameEncoder(nn.Module):

@@ -97,6 +97,11 @@ class RewardStageConfig:
             raise RoboAlignError(f"stage.balance: expected some of {', '.join(_BALANCE)}, found {unknown[0]!r}")
 
 
+def reward_data(benchmark: str, config: RewardStageConfig, model: RewardModelConfig) -> RewardData:
+    """What the stage is to learn from; see :class:`RewardData` for errors."""
+    return RewardData(benchmark, model.size, config.judgements, config.labellers, config.recordings, model.positions)
+
+
 class RewardStage:
     """Regress the six scores with a dimension-weighted Huber loss.
 
@@ -115,6 +120,11 @@ class RewardStage:
     ) -> None:
         if config.shortest > model.frames:
             raise RoboAlignError(f"stage.shortest: expected at most {model.frames} frames, found {config.shortest}")
+        if data.recordings and data.recordings.shortest <= model.frames:
+            raise RoboAlignError(
+                f"stage.recordings: expected episodes of more than {model.frames} frames, as the model looks at, found "
+                f"one of {data.recordings.shortest}"
+            )
         self.config, self.model, self.data, self.augmentation = config, model, data, augmentation
         self.device = torch.device(device)
         self.pairs, self.labels = data.pairs[Split.TRAIN], data.labels[Split.TRAIN]
@@ -136,22 +146,23 @@ class RewardStage:
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Huber loss of a fresh batch; the mean error of the normalised scores, also on the validation split."""
-        fresh = round(self.config.pairs * self.config.recordings_share) if self.data.recordings else 0
-        rows = self._draw()[fresh:]
+        rows = self._draw()
         count = self.model.frames
         if self.random.random() < self.config.short_share:
             count = int(self.random.integers(self.config.shortest, count + 1))
-        batches, loss = [], torch.zeros((), device=self.device)
+        misplaced, batches = torch.zeros((), device=self.device), []
+        if self.data.recordings:
+            fresh = round(self.config.pairs * self.config.recordings_share)
+            rows, parts = rows[fresh:], [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]
+            if parts:
+                logits, positions = self._recorded(parts, count)
+                misplaced = self._misplaced(positions, parts, self.data.recordings.std)
+                shares = self.recorded_shares[:, [part.episode for part in parts]]
+                batches.append((logits, np.stack([part.scores for part in parts]), shares))
         if len(rows):
             logits = self._logits([self.pairs[row] for row in rows], count, self.augmentation)
             batches.append((logits, self.labels[rows], self.shares[:, rows]))
-        if fresh and self.data.recordings:
-            parts = [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]
-            logits, positions = self._recorded(parts, count)
-            labels = np.stack([part.scores for part in parts])
-            batches.append((logits, labels, self.recorded_shares[:, [part.episode for part in parts]]))
-            loss = loss + self.config.positions_weight * self._misplaced(positions, parts, self.data.recordings.std)
-        loss = loss + self._huber(batches)
+        loss = self._huber(batches) + self.config.positions_weight * misplaced
         if self.steps % self.config.validate_every == 0:
             self.figures["validation_mae"] = self._error()
         self.steps += 1

@@ -31,7 +31,7 @@ from roboalign_core.training.pairs import PairData
 from roboalign_core.training.parallel import Replica
 from roboalign_core.training.probe import ProbeStage, ProbeStageConfig
 from roboalign_core.training.progress import ProgressStage, ProgressStageConfig
-from roboalign_core.training.reward import RewardStage, RewardStageConfig
+from roboalign_core.training.reward import RewardStage, RewardStageConfig, reward_data
 from roboalign_core.training.state import STATE, StateRange
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.windows import WindowCache, WindowSource
@@ -140,19 +140,10 @@ def _pairs(config: TrainConfig, settings: RewardStageConfig) -> RewardData:
         raise RoboAlignError(f"stage reward: expected benchmark=FOLDER alone, found {found}")
     if not config.benchmark:
         raise RoboAlignError("benchmark: expected the folder of a benchmark, found nothing; set benchmark=FOLDER")
-    positions = config.reward_model.positions
-    if positions and not settings.recordings:
-        raise RoboAlignError(
-            f"stage.recordings: expected stores that record the positions {', '.join(positions)}, found none"
-        )
-    return RewardData(
-        config.benchmark,
-        config.reward_model.size,
-        settings.judgements,
-        settings.labellers,
-        settings.recordings,
-        positions,
-    )
+    if config.reward_model.positions and not settings.recordings:
+        names = ", ".join(config.reward_model.positions)
+        raise RoboAlignError(f"stage.recordings: expected stores that record the positions {names}, found none")
+    return reward_data(config.benchmark, settings, config.reward_model)
 
 
 def _frame_size(config: TrainConfig) -> tuple[int, int]:

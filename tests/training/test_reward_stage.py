@@ -225,7 +225,7 @@ def test_half_a_batch_comes_from_recordings(recorded: TrainConfig, monkeypatch: 
     huber = stage._huber
     monkeypatch.setattr(stage, "_huber", lambda batches: seen.setdefault("batches", batches) and huber(batches))
     stage.loss()
-    assert [len(labels) for _, labels, _ in seen["batches"]] == [6, 4]
+    assert [len(labels) for _, labels, _ in seen["batches"]] == [4, 6]
     assert all(logits.shape[1] == len(labels) == shares.shape[1] for logits, labels, shares in seen["batches"])
 
 
@@ -240,6 +240,10 @@ def test_recordings_are_part_of_what_a_run_is(recorded: TrainConfig, tmp_path: P
 def test_what_recordings_need(recorded: TrainConfig, toy: Benchmark) -> None:
     with pytest.raises(RoboAlignError, match=r"expected stores that record the positions thing.x, found none"):
         train(replace(recorded, stage={**recorded.stage, "recordings": []}))
+    with pytest.raises(
+        RoboAlignError, match="expected episodes of more than 20 frames, as the model looks at, found one of 12"
+    ):
+        train(replace(recorded, reward_model=replace(recorded.reward_model, frames=20)))
     with pytest.raises(RoboAlignError, match="expected the splits and the seed of `benchmark build`"):
         train(replace(recorded, benchmark=str(toy.path)))
     assert not Path(recorded.out).exists()

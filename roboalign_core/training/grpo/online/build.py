@@ -15,7 +15,6 @@ from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.judge.choose import judge_settings, make_judge
 from roboalign_core.judge.oracle import ProbedJudge
 from roboalign_core.judge.protocol import Judge
-from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.tensors import digest
 from roboalign_core.training.data import TrainingData
@@ -26,7 +25,7 @@ from roboalign_core.training.grpo.online.replay import Replay
 from roboalign_core.training.grpo.online.student import MixedRewardStage, Student
 from roboalign_core.training.grpo.rewards import Mixture
 from roboalign_core.training.loop import LoopConfig
-from roboalign_core.training.reward import RewardStageConfig
+from roboalign_core.training.reward import RewardStageConfig, reward_data
 
 FOLDER = "online"  # in the run folder
 _CACHE = Path("judgements") / "cache"  # of the teacher's replies, where `benchmark annotate` has its own
@@ -61,7 +60,7 @@ def build_distillation(
     """
     scorer = _scorer(mixture)
     learn = _learn(config.online.learn)
-    pairs = RewardData(benchmark, scorer.config.size, learn.judgements, learn.labellers)
+    pairs = reward_data(benchmark, learn, scorer.config)
     whole = RewardModel.from_pretrained(config.reward_model or str(folder), loop.device, torch.float32)
     identity = {
         "teacher": dict(teacher.describe()),
