@@ -120,12 +120,13 @@ evaluate-tabletop: venv
 	"$$run" collect env=tabletop episodes=200 steps=101 seed=2 out='$(TABLETOP)/long'
 	"$$run" evaluate study=swr study.world_model='$(MODEL)' study.data='$(TABLETOP)/long' out=runs/evaluate/swr
 
-# The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, with a share of 0.13 in all.
+# The student reward model, on what train-tabletop collected and more. REAL='runs/bridge,runs/droid' adds stores of recorded data, with a share of 0.4 in all.
 REWARD ?= runs/reward
 SLIGHT := augmentation.brightness=0.04 augmentation.contrast=0.05 augmentation.saturation=0.05 augmentation.hue=0.01 augmentation.zoom=0.02 augmentation.shift=0.03
 REAL ?=
 MIXTURE := {expert: 0.35, noisy: 0.2, contact: 0.1, random: 0.05, wrong_object: 0.1, no_contact: 0.08, incomplete: 0.07, wrong_direction: 0.05}
-WRONG := {instruction_swap: 10, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
+WRONG := {instruction_swap: 3, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1.5, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
+PLACES := 'reward_model.positions=[finger.x,finger.y,finger.z,$(OBJECTS),zone.x,zone.y]' stage.positions_weight=0.3
 
 train-reward: venv
 	run='$(BIN)/roboalign'
@@ -133,9 +134,9 @@ train-reward: venv
 	"$$run" collect env=tabletop episodes=9000 seed=0 out='$(TABLETOP)/train'
 	"$$run" collect env=robosuite_lift episodes=100 seed=30 'policies.robosuite_lift={expert: 0.5, random: 0.1, miss: 0.2, drop: 0.2}' out='$(REWARD)/lift'
 	real='$(REAL)'
-	shares=$$(for _ in $${real//,/ }; do echo 0.13; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.13 / n}')
-	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.3,0.52,0.05$$shares]" pairs=26000 seed=0 'origins={recorded: 0.42, degraded: 0.54, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
-	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.balance=[origin,instruction_following]' stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000 loop.minutes=72
+	shares=$$(for _ in $${real//,/ }; do echo 0.4; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.4 / n}')
+	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.2,0.35,0.05$$shares]" pairs=20000 seed=0 'size=[64,64]' 'origins={recorded: 0.3, degraded: 0.66, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
+	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]' stage.recordings_share=0.35 $(PLACES) 'stage.balance=[source,origin]' stage.balance_share=0.3 stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000 loop.minutes=78
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
 # The robosuite Panda that lifts a cube, at the same 64x64.

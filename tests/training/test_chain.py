@@ -302,20 +302,32 @@ def test_bench_times_what_it_says(model: Path, tmp_path: Path, suite: str) -> No
 
 def test_bench_compares_the_end_of_a_stream_with_its_beginning(model: Path, tmp_path: Path) -> None:
     window = WorldModel.from_pretrained(model).config.window
-    config = BenchConfig(str(tmp_path), "session", world_model=str(model), session_frames=25 * window + 1)
+    config = BenchConfig(str(tmp_path), "session", world_model=str(model), session_frames=45 * window + 1)
     figures = bench(config)
-    assert figures["frames"] == 25 * window
-    growth = figures["frame_ms_last"] / figures["frame_ms_first"] - 1
-    assert figures["frame_ms_growth_pct"] == pytest.approx(100 * growth)
+    assert figures["frames"] == 45 * window
+    assert figures["frame_ms_growth_pct_ci_low"] <= figures["frame_ms_growth_pct"]
     assert figures["memory_mb_last"] > 0
-    held = iter(range(100 * 2**20, 200 * 2**20, 2**20))
+    held, imagined = iter(range(100 * 2**20, 200 * 2**20, 2**20)), list[int]()
+
+    def seconds(stream: Any, actions: np.ndarray) -> float:
+        imagined.append(id(stream))
+        return 0.022 if id(stream) == imagined[0] else 0.02
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "_held", lambda device: next(held))
+        patch.setattr(session, "_imagine", seconds)
         figures = bench(config)
-    # Windows 3 to 12 against the last ten of 25, by their medians; each held 1 MiB more than the one before.
-    assert figures["memory_growth_pct"] == pytest.approx(100 * (119.5 / 106.5 - 1))
+    # Windows 3 to 22 against the last twenty of 45, by their medians; each held 1 MiB more than the one before.
+    assert figures["memory_growth_pct"] == pytest.approx(100 * (134.5 / 111.5 - 1))
+    assert figures["frame_ms_growth_pct"] == pytest.approx(10)
+    assert figures["frame_ms_last"] == pytest.approx(22 / window)
+    assert len(imagined) == 45 + 2 + 2 * 20
+    assert {(*map(imagined[0].__eq__, imagined[at : at + 2]),) for at in range(47, 87, 2)} == {
+        (True, False),
+        (False, True),
+    }
     with pytest.raises(RoboAlignError, match=r"session_frames: expected at least \d+ with windows of"):
-        bench(dataclasses.replace(config, session_frames=21 * window))
+        bench(dataclasses.replace(config, session_frames=43 * window))
 
 
 @pytest.mark.parametrize(
