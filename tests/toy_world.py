@@ -21,6 +21,7 @@ from roboalign_core.world_model import (
     WorldModelConfig,
 )
 from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.tokenizer import latest
 
 INSTRUCTIONS = ("go left", "go right")
 
@@ -67,8 +68,8 @@ def make_store(folder: Path, episodes: int = 16, first: int = 0) -> Path:
     return folder
 
 
-def save_world_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    """Random weights for the toy store: 16 context tokens, 4 dynamics tokens of 24 codes, 2 action tokens."""
+def save_world_model(folder: Path, seed: int = 0, context_frames: int = 1, **changes: Any) -> Path:
+    """Random weights for the toy store: 16 tokens a context frame, 4 dynamics tokens of 24 codes, 2 action tokens."""
     sizes = {"layers": 2, "dim": 32, "heads": 2, "ffn": 64, "max_frames": 6, "frame_head_layers": 1}
     config = WorldModelConfig(
         tokenizer=TokenizerConfig(
@@ -81,6 +82,7 @@ def save_world_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
             encoder_blocks=1,
             decoder_blocks=1,
             heads=2,
+            context_frames=context_frames,
         ),
         dynamics=DynamicsConfig(**sizes, code_channels=[2, 1]),
         **{"action_dim": 2, "action_bins": 16, "action_low": [-1.0, -1.0], "action_high": [1.0, 1.0], "window": 3}
@@ -97,7 +99,8 @@ def save_world_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
         tokenizer.train()  # a few batches, so that the statistics before FSQ fit and codes differ
         for _ in range(30):
             pixels = torch.rand(4, 3, 32, 32)
-            features = tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
+            context = latest(pixels.unsqueeze(1), config.tokenizer.context_frames)
+            features = tokenizer.context_features(tokenizer.encode_context(context)[0], context)
             tokenizer.encode_dynamics(pixels.flip(0), features)
     WorldModel(config, tokenizer, dynamics).save_pretrained(folder, torch.float32)
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -63,7 +63,8 @@ def _recorded(model: WorldModel, config: RolloutConfig) -> Mapping[str, Any]:
     for index, episode in zip(config.episodes, episodes, strict=True):
         real = _resized(episode, config, model)
         actions = episode.actions[config.start : config.start + len(real) - 1]
-        views = {"real": real[1:], **_imagine(model, real[0], actions, config)}
+        seen = list(episode.frames[: config.start])
+        views = {"real": real[1:], **_imagine(model, real[0], actions, config, seen)}
         for mode in config.modes:
             values[mode].append(float(psnr(views[mode], real[1:]).mean()))
         values["copy"].append(float(psnr(np.broadcast_to(real[0], real[1:].shape), real[1:]).mean()))
@@ -80,13 +81,13 @@ def _own(model: WorldModel, config: RolloutConfig) -> Mapping[str, Any]:
 
 
 def _imagine(
-    model: WorldModel, frame: Frames, actions: NDArray[np.float32], config: RolloutConfig
+    model: WorldModel, frame: Frames, actions: NDArray[np.float32], config: RolloutConfig, seen: Sequence[Frames] = ()
 ) -> dict[str, Frames]:
-    """Imagined frames (T, H, W, 3) by mode."""
+    """Imagined frames (T, H, W, 3) by mode, after the frames that were ``seen`` before the first."""
     window, order = config.window or None, cast(Order, config.order)
     return {
         mode: model.rollout(
-            frame, actions[None], cast(Mode, mode), window, order, config.temperature, config.seed
+            frame, actions[None], cast(Mode, mode), window, order, config.temperature, config.seed, seen
         ).frames[0]
         for mode in config.modes
     }

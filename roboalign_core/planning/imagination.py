@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import torch
 
@@ -20,7 +22,8 @@ class ImaginationServer:
 
     For one thread at a time. ``reset`` sets the task and the frame that it is measured from ("push left" is relative
     to where the object stood), ``observe`` the frame that imagination starts from. An objective that judges videos
-    knows of an episode what was observed, so it wants every frame, once; frames are encoded only when candidates come.
+    knows of an episode what was observed, so it wants every frame, once; and so does a context of several frames, which
+    are taken to be a step apart. Frames are encoded only when candidates come.
 
     Args:
         world_model: imagines.
@@ -36,8 +39,8 @@ class ImaginationServer:
     ) -> None:
         self.world_model, self.order = world_model, order
         self.objective = as_objective(world_model, objective)
-        self._frame: torch.Tensor | None = None  # (1, H, W, 3)
-        self._context: Context | None = None  # of that frame, once it is needed
+        self._frames: deque[torch.Tensor] = deque(maxlen=world_model.config.tokenizer.context_frames)  # (1, H, W, 3)
+        self._context: Context | None = None  # of these frames, once it is needed
         self._batch: int | None = None  # candidates at once; set where all did not fit into memory
 
     def reset(self, frame: np.ndarray, instruction: str) -> None:
@@ -52,17 +55,30 @@ class ImaginationServer:
         """
         current = one_frame(frame)
         self.objective.reset(frame, instruction)
-        self._frame, self._context = current, None
+        self._frames.clear()
+        self._frames.append(current)
+        self._context = None
 
-    def observe(self, frame: np.ndarray) -> None:
-        """The next frame of the episode, (H, W, 3) uint8, which imagination starts from."""
+    def observe(self, frame: np.ndarray, follows: bool = True) -> None:
+        """The next frame of the episode, which imagination starts from.
+
+        Args:
+            frame: (H, W, 3) uint8.
+            follows: whether it came one step after the frame before. Otherwise that one is no part of its context.
+
+        Raises:
+            RoboAlignError: the frame is no uint8 image, or there was no ``reset``.
+        """
         current = one_frame(frame)
-        if self._frame is None:
+        if not self._frames:
             raise RoboAlignError(
                 "imagination: expected reset(frame, instruction) before observe(frame), found no frame"
             )
         self.objective.observe(frame)
-        self._frame, self._context = current, None
+        if not follows:
+            self._frames.clear()
+        self._frames.append(current)
+        self._context = None
 
     def score(self, actions: Array) -> Array:
         """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
@@ -100,8 +116,8 @@ class ImaginationServer:
         return roll(self.world_model, context, bins, "plain", self.world_model.config.window, self.order).frames[0]
 
     def _prepare(self, actions: Array) -> tuple[Context, torch.Tensor]:
-        """The current frame as context, and candidates (N, H, A) as bins."""
-        if self._frame is None:
+        """The newest frames as context, and candidates (N, H, A) as bins."""
+        if not self._frames:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
         limit = self.world_model.config.dynamics.max_frames - 1
@@ -112,7 +128,7 @@ class ImaginationServer:
             )
         bins = self.world_model.action_bins(actions)
         if self._context is None:
-            self._context = self.world_model.encode(self._frame)
+            self._context = self.world_model.context(self.world_model.stream(list(self._frames)))
         return self._context, bins
 
 

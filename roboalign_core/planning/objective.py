@@ -237,8 +237,7 @@ def check_joint(worth: float, finalists: int) -> None:
 
 def _check_fit(world_model: WorldModel, model: ProgressModel) -> None:
     config, head = world_model.config, model.config
-    rows, columns = config.tokenizer.context_grid
-    expected = (rows * columns, config.tokenizer.latent_width, config.dynamics.dim)
+    expected = (config.layout.context_tokens, config.tokenizer.latent_width, config.dynamics.dim)
     found = (head.cells, head.channels, head.dim)
     if expected != found:
         raise RoboAlignError(

@@ -68,7 +68,9 @@ class Planner:
             instruction: the task.
             reference: what the camera saw when the task was given; ``frame`` where None.
             warm_start: (H, A) to start the search from.
-            seen: frames between ``reference`` and ``frame``, oldest first; an objective that judges videos wants them.
+            seen: frames between ``reference`` and ``frame``, oldest first; an objective that judges videos wants them,
+                and a world model whose context has several frames wants the newest of them. Where there are none, the
+                context is ``frame`` alone: ``reference`` may lie further back than a step.
 
         Raises:
             RoboAlignError: a frame is no image, frames were seen since no reference, the objective cannot judge the
@@ -78,8 +80,8 @@ class Planner:
             raise RoboAlignError(f"plan: expected a reference before the {len(seen)} frames seen since, found none")
         later = [] if reference is None else [*seen, frame]
         self.server.reset(frame if reference is None else reference, instruction)
-        for each in later:
-            self.server.observe(each)
+        for index, each in enumerate(later):
+            self.server.observe(each, follows=index > 0)
         result = self.search.optimise(self.server.score, warm_start)
         return Plan(result.actions, result.score, result.scores, self.server.imagine(result.actions))
 

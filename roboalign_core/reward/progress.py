@@ -26,7 +26,7 @@ class ProgressConfig:
     Attributes:
         instructions: sentences that the head knows.
         state: names of the positions that are read on the way to progress.
-        cells, channels: features of a context frame, h·w by C.
+        cells, channels: features of a context, tokens by C.
         dim: of the transformer's hidden states.
         width: of the reader of frames.
         slots: places that it looks at.
@@ -44,7 +44,7 @@ class ProgressConfig:
 
 
 class StateReader(nn.Module):
-    """Features of a context frame (B, cells, channels) → where things are (B, state), standardised.
+    """Features of a context (B, cells, channels) → where things are (B, state), standardised.
 
     All cells share their weights and learned queries pick the cells to read from; a network on the flattened grid would
     have to learn every position anew.

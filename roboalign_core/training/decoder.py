@@ -13,7 +13,7 @@ from torch import Tensor
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.saliency import ReconstructionConfig, psnr
-from roboalign_core.training.tokenizer import own_drawings
+from roboalign_core.training.tokenizer import contexts, own_drawings
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import roll
 from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_frames, to_pixels
@@ -33,7 +33,9 @@ class DecoderStageConfig(ReconstructionConfig):
         imagined: frames that are imagined along the recorded actions, in one pass each.
         imagined_share: share of the clips whose later frames are drawn from imagined codes; what they are held against
             is what really happened. Cells of an imagined frame may contradict each other; the decoder sees them all.
-        own_share: share of the clips whose context frame is the tokenizer's own drawing.
+        still_share: share of the clips whose context is one frame, repeated, as where a stream begins; nothing changes
+            where a context is one frame anyway.
+        own_share: share of the clips whose context is the tokenizer's own drawing.
     """
 
     clips: int = 16
@@ -41,10 +43,11 @@ class DecoderStageConfig(ReconstructionConfig):
     distance: int = 16
     imagined: int = 8
     imagined_share: float = 0.5
+    still_share: float = 0.25
     own_share: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("imagined_share", "own_share"):
+        for name in ("imagined_share", "still_share", "own_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
         if not 1 <= self.imagined <= self.distance:
@@ -68,10 +71,10 @@ class DecoderStage:
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Reconstruction loss of a fresh batch."""
-        context, features, codes, targets = self._draw()
-        sources = context.repeat_interleave(self.config.targets, 0)
-        predicted = self.module.decode_dynamics(codes, features.repeat(self.config.targets))
-        loss = self.config.drawing_loss(predicted, targets, sources)
+        _, features, codes, targets = self._draw()
+        repeated = features.repeat(self.config.targets)
+        predicted = self.module.decode_dynamics(codes, repeated)
+        loss = self.config.drawing_loss(predicted, targets, repeated.newest)
         count = self._imagined_clips * self.config.targets
         figures = {
             name: psnr(predicted[rows].detach(), targets[rows]).item()
@@ -86,24 +89,26 @@ class DecoderStage:
 
     @torch.no_grad()
     def _draw(self) -> tuple[Tensor, ContextFeatures, Tensor, Tensor]:
-        """Contexts (B, 3, H, W) and their features, codes (B·targets, m), frames (B·targets, 3, H, W)."""
+        """Contexts (B, k, 3, H, W) and their features, codes (B·targets, m), frames (B·targets, 3, H, W)."""
         config, model, count = self.config, self.world_model, self._imagined_clips
         clip = self.sampler.sample(config.clips)
         frames, length = clip.frames.to(model.device), clip.frames.shape[1]
         rows, size = torch.arange(config.clips), model.config.image_size
+        context_frames = model.config.tokenizer.context_frames
+        newest = context_frames - 1
         own = round(config.own_share * config.clips)
         drawn = torch.randperm(config.clips)[:own]  # among imagined and recorded ones alike
-        context = to_pixels(frames[:, 0], size)
-        elsewhere = to_pixels(frames[drawn, torch.randint(length, (own,))], size)
+        context = contexts(frames, torch.full_like(rows, newest), context_frames, size, config.still_share)
+        elsewhere = contexts(frames[drawn], torch.randint(newest, length, (own,)), context_frames, size)
         context[drawn] = own_drawings(model.tokenizer, context[drawn], elsewhere)
-        steps = torch.randint(1, length, (config.clips, config.targets))
+        steps = torch.randint(1, length - newest, (config.clips, config.targets))
         steps[:count] = torch.randint(1, config.imagined + 1, (count, config.targets))
-        targets = to_pixels(frames[rows[:, None], steps].flatten(0, 1), size)
+        targets = to_pixels(frames[rows[:, None], newest + steps].flatten(0, 1), size)
         values, codes = model.tokenizer.encode_context(context)
         features = model.tokenizer.context_features(values, context)
         later = model.tokenizer.encode_dynamics(targets, features.repeat(config.targets))[1]
         if count:
-            bins = model.action_bins(clip.actions[:count, : config.imagined].numpy())
+            bins = model.action_bins(clip.actions[:count, newest : newest + config.imagined].numpy())
             start = model.encode(to_frames(context[:count]))
             tokens = roll(model, start, bins, "plain", config.imagined, "frame").tokens
             later[: count * config.targets] = tokens[rows[:count, None], steps[:count] - 1].flatten(0, 1)

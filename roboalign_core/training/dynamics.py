@@ -22,7 +22,7 @@ from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Imagination, Prompt, roll
-from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_frames, to_pixels
+from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_frames
 
 
 @dataclass
@@ -168,7 +168,7 @@ class DynamicsStage:
 
     def _windows(self) -> Windows:
         """The next batch."""
-        config, imagine = self.config, self._imagined_frame if self.config.own_drift else None
+        config, imagine = self.config, self._imagined_context if self.config.own_drift else None
         length = config.lengths[int(torch.randint(len(config.lengths), ()))]
         if self.coded is None or (imagine is not None and config.own == config.clips):
             return self.source.draw(length, config.clips, config.own, imagine)
@@ -180,13 +180,13 @@ class DynamicsStage:
         return Windows.join([self.source.draw(length, config.own, config.own, imagine), rest])
 
     @torch.no_grad()
-    def _imagined_frame(self, pixels: Tensor, bins: Tensor) -> Tensor:
-        """Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
+    def _imagined_context(self, pixels: Tensor, bins: Tensor) -> Tensor:
+        """Contexts (b, k, 3, H, W) and action bins (b, d + 1, A), the last unused → those d steps later, imagined."""
         model = self._for_inference()
         with torch.autocast(self.device.type, enabled=False):
             context = model.encode(to_frames(pixels))
-            codes = roll(model, context, bins[:, :-1], "plain", self.config.own_drift, "frame").tokens[:, -1]
-            return to_pixels(model.decode(codes, context.features), model.config.image_size)
+            rollout = roll(model, context, bins[:, :-1], "plain", self.config.own_drift, "frame")
+            return rollout.segments[-1].newest(model)
 
     def _for_inference(self) -> WorldModel:
         return for_inference(self.source.model, self.tokenizer, self.module.dynamics)

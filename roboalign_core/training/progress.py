@@ -105,11 +105,10 @@ class ProgressStage:
 
     def __init__(self, config: ProgressStageConfig, world_model: WorldModel, data: TrainingData, seed: int) -> None:
         self.config, self.world_model, self.data = config, world_model, data
-        rows, columns = world_model.config.tokenizer.context_grid
         self.head = ProgressConfig(
             instructions=list(data.column_names(config.column)),
             state=list(data.column_names(config.state)),
-            cells=rows * columns,
+            cells=world_model.config.layout.context_tokens,
             channels=world_model.config.tokenizer.latent_width,
             dim=world_model.config.dynamics.dim,
             width=config.width,
@@ -169,7 +168,7 @@ class ProgressStage:
         source = (torch.rand(count, generator=self.random) * last).long()
         ahead = source[:, None] + 1 + torch.arange(self.config.distance)
         later = torch.minimum(ahead, last[:, None])
-        context = self.world_model.encode(self.data.frames(episode, source))
+        context = self.world_model.encode(self._newest(episode, source))
         first = self.world_model.encode(self.data.frames(episode, torch.zeros_like(source)))
         repeated = episode.repeat_interleave(self.config.distance)
         target = self.data.column(self.config.column, repeated, later.flatten()).unflatten(0, later.shape)
@@ -183,6 +182,12 @@ class ProgressStage:
             target=target.to(self.world_model.device),
             known=ahead <= last[:, None],
         )
+
+    def _newest(self, episode: Tensor, step: Tensor) -> Tensor:
+        """Frames (B, k, H, W, 3) uint8 up to (episode, step); the first one stands for those before the episode."""
+        count = self.world_model.config.tokenizer.context_frames
+        steps = (step[:, None] + torch.arange(1 - count, 1)).clamp(min=0)
+        return self.data.frames(episode.repeat_interleave(count), steps.flatten()).unflatten(0, steps.shape)
 
     def _state(self, episode: Tensor, step: Tensor) -> Tensor:
         state = (self.data.column(self.config.state, episode, step) - self.mean) / self.std

@@ -30,8 +30,10 @@ class TokenizerStageConfig(ReconstructionConfig):
         distance: largest distance in frames between context and later frame.
         nearest: the smallest; by default 0, because Sliding Window Re-encoding makes the current frame its own context.
         same_share: share of the later frames at distance 0.
-        own_share: share of the clips whose context frame is the tokenizer's own drawing (:func:`own_drawings`).
-        grey_share: share of the clips whose context frame is grey, so that start frames can be coded by themselves;
+        still_share: share of the clips whose context is one frame, repeated, as where a stream begins; nothing changes
+            where a context is one frame anyway.
+        own_share: share of the clips whose context is the tokenizer's own drawing (:func:`own_drawings`).
+        grey_share: share of the clips whose context is grey, so that start frames can be coded by themselves;
             without ``composite`` they are not, and there are none. Logged figures leave them out.
         perceptual: weight of LPIPS; above 0 its trained network has to be on this machine.
         adversarial: weight of a hinge GAN's loss on later frames; 0: no discriminator.
@@ -43,6 +45,7 @@ class TokenizerStageConfig(ReconstructionConfig):
     distance: int = 16
     nearest: int = 0
     same_share: float = 0.1
+    still_share: float = 0.25
     own_share: float = 0.25
     grey_share: float = 0.125
     perceptual: float = 0.0
@@ -50,7 +53,7 @@ class TokenizerStageConfig(ReconstructionConfig):
     adversarial_after: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("same_share", "own_share", "grey_share"):
+        for name in ("same_share", "still_share", "own_share", "grey_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
         if self.own_share + self.grey_share > 1 or self.grey_share == 1:
@@ -75,7 +78,7 @@ class TokenizerTraining(nn.Module):
 
 
 class TokenizerStage:
-    """Reconstruct a context frame alone, and later frames given the context (RoboAlign-R1, A4, stage 1)."""
+    """Reconstruct a context's newest frame alone, and later frames given the context (RoboAlign-R1, A4, stage 1)."""
 
     def __init__(
         self, config: TokenizerStageConfig, model: WorldModelConfig, sampler: StoreSampler, device: str
@@ -98,19 +101,19 @@ class TokenizerStage:
         later, dynamics_codes = self.tokenizer.encode_dynamics(targets, repeated)
         predicted = self.tokenizer.decode_latent(self.tokenizer.latent(later, repeated), repeated)
 
-        sources = context.repeat_interleave(count, 0)
-        context_loss = self.config.drawing_loss(drawn, context, context)  # which nothing has changed since
-        dynamics_loss = self.config.drawing_loss(predicted, targets, sources)
+        newest = features.newest
+        context_loss = self.config.drawing_loss(drawn, newest, newest)  # which nothing has changed since
+        dynamics_loss = self.config.drawing_loss(predicted, targets, repeated.newest)
         shown = len(context) - self._grey(len(context))
         figures = {
-            "context_psnr": psnr(drawn[:shown].detach(), context[:shown]).item(),
+            "context_psnr": psnr(drawn[:shown].detach(), newest[:shown]).item(),
             "dynamics_psnr": psnr(predicted[: shown * count].detach(), targets[: shown * count]).item(),
             "context_codes": float(context_codes.unique().numel()),
             "dynamics_codes": float(dynamics_codes.unique().numel()),
         }
         loss = context_loss + dynamics_loss
         if self.perceptual is not None:
-            distance = self.perceptual.loss(drawn, context) + self.perceptual.loss(predicted, targets)
+            distance = self.perceptual.loss(drawn, newest) + self.perceptual.loss(predicted, targets)
             loss, figures["perceptual"] = loss + self.config.perceptual * distance, distance.item()
         discriminator, self.steps = self.module.discriminator, self.steps + 1
         if discriminator is not None and self.steps > self.config.adversarial_after:
@@ -120,17 +123,20 @@ class TokenizerStage:
         return loss, figures
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Context frames (B, 3, H, W) and later frames (B·targets, 3, H, W)."""
+        """Contexts (B, k, 3, H, W) and later frames (B·targets, 3, H, W)."""
         clip = self.sampler.sample(self.config.clips)
         frames = clip.frames.to(self.device)
         batch, length = frames.shape[:2]
-        steps = torch.randint(self.config.nearest, length, (batch, self.config.targets))
-        steps[torch.rand(steps.shape) < self.config.same_share] = 0
+        count, size = self.model.tokenizer.context_frames, self.model.image_size
+        newest = count - 1
+        steps = torch.randint(newest + self.config.nearest, length, (batch, self.config.targets))
+        steps[torch.rand(steps.shape) < self.config.same_share] = newest
         index = torch.arange(batch)[:, None].expand_as(steps)
-        size = self.model.image_size
         own = round(self.config.own_share * batch)
-        elsewhere = to_pixels(frames[torch.arange(own), torch.randint(length, (own,))], size)
-        context = own_drawings(self.tokenizer, to_pixels(frames[:, 0], size), elsewhere)
+        elsewhere = contexts(frames[:own], torch.randint(newest, length, (own,)), count, size)
+        places = torch.full((batch,), newest)
+        context = contexts(frames, places, count, size, self.config.still_share)
+        context = own_drawings(self.tokenizer, context, elsewhere)
         context[batch - self._grey(batch) :] = GREY
         return context, to_pixels(frames[index, steps].flatten(0, 1), size)
 
@@ -151,20 +157,35 @@ class TokenizerStage:
         save_tokenizer(folder, self.model, self.tokenizer, torch.bfloat16)
 
 
+def contexts(frames: Tensor, newest: Tensor, count: int, size: tuple[int, int], still_share: float = 0.0) -> Tensor:
+    """The contexts of ``count`` frames that end at places ``newest`` (B,) of clips (B, T, H, W, 3) uint8.
+
+    Returns:
+        pixels (B, count, 3, h, w) of the given size; in ``still_share`` of the clips, spread evenly among the others,
+        the newest frame alone, repeated.
+    """
+    rows = torch.arange(len(frames))
+    still = ((rows + 1) * still_share).floor() > (rows * still_share).floor()
+    places = newest[:, None] + torch.arange(1 - count, 1) * ~still[:, None]
+    return to_pixels(frames[rows[:, None], places], size).unflatten(0, places.shape)
+
+
 @torch.no_grad()
 def own_drawings(tokenizer: DualBranchTokenizer, frames: Tensor, elsewhere: Tensor) -> Tensor:
     """Contexts as long rollouts have them, which encode anew what they drew.
 
     Args:
         tokenizer: what draws.
-        frames: (B, 3, H, W), the contexts.
-        elsewhere: (b, 3, H, W), b ≤ B, for the first of them another frame of the same clip.
+        frames: (B, k, 3, H, W), the contexts.
+        elsewhere: (b, k, 3, H, W), b ≤ B, for the first of them another context of the same clip.
 
     Returns:
         ``frames``, the first b of them as drawn relative to ``elsewhere``.
     """
     if not len(elsewhere):
         return frames
-    features = tokenizer.context_features(tokenizer.encode_context(elsewhere)[0], elsewhere)
-    codes = tokenizer.encode_dynamics(frames[: len(elsewhere)], features)[1]
-    return torch.cat([tokenizer.decode_dynamics(codes, features).clamp(0, 1), frames[len(elsewhere) :]])
+    own, count = elsewhere.shape[:2]
+    features = tokenizer.context_features(tokenizer.encode_context(elsewhere)[0], elsewhere).repeat(count)
+    codes = tokenizer.encode_dynamics(frames[:own].flatten(0, 1), features)[1]
+    drawn = tokenizer.decode_dynamics(codes, features).clamp(0, 1)
+    return torch.cat([drawn, frames[own:].flatten(0, 1)]).unflatten(0, frames.shape[:2])

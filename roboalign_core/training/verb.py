@@ -177,7 +177,7 @@ def _tokenizer(config: TrainConfig, settings: TokenizerStageConfig, data: Traini
         window=config.model.window,
         **data.action_range(config.model.action_bins, config.model.action_percentile),
     )
-    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
+    sampler = data.sampler(settings.distance + model.tokenizer.context_frames, config.augmentation, config.loop.seed)
     return TokenizerStage(settings, model, sampler, config.loop.device)
 
 
@@ -210,14 +210,14 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
 
     def source() -> WindowSource:
         samplers = {
-            length + settings.context_distance: data.sampler(
-                length + settings.context_distance,
+            span: data.sampler(
+                span,
                 config.augmentation,
                 config.loop.seed,
                 **asdict(settings.balance),
                 extra=STATE if settings.state.columns else "",
             )
-            for length in settings.lengths
+            for span in (settings.span(length, model.tokenizer.context_frames) for length in settings.lengths)
         }
         state = StateRange.of(data, settings.state.columns)
         return WindowSource(settings, model, tokenizer, samplers, state, device)
@@ -250,7 +250,8 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
 def _decoder(config: TrainConfig, settings: DecoderStageConfig, data: TrainingData) -> Stage:
     folder = _needed(config, "a trained world model")
     world_model = WorldModel.from_pretrained(folder, config.loop.device)
-    sampler = data.sampler(settings.distance + 1, config.augmentation, config.loop.seed)
+    span = settings.distance + world_model.config.tokenizer.context_frames
+    sampler = data.sampler(span, config.augmentation, config.loop.seed)
     return DecoderStage(settings, world_model, load_tokenizer(folder, world_model.config), sampler)
 
 

@@ -19,7 +19,7 @@ from roboalign_core.files import remove_leftovers
 from roboalign_core.tensors import load_tensors, save_tensors
 from roboalign_core.training.data import StoreSampler
 from roboalign_core.training.state import StateRange
-from roboalign_core.training.tokenizer import own_drawings
+from roboalign_core.training.tokenizer import contexts, own_drawings
 from roboalign_core.world_model.actions import ActionBinner
 from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
@@ -27,7 +27,7 @@ from roboalign_core.world_model.tokenizer import DualBranchTokenizer, to_pixels
 logger = logging.getLogger(__name__)
 
 Imagine = Callable[[Tensor, Tensor], Tensor]
-"""Frames (b, 3, H, W) and action bins (b, k + 1, A), the last unused → the frames k steps later, imagined."""
+"""Contexts (b, k, 3, H, W) and action bins (b, d + 1, A), the last unused → the contexts d steps later, imagined."""
 
 
 @dataclass
@@ -37,8 +37,10 @@ class WindowConfig:
     Attributes:
         clips: windows a step.
         lengths: frames a window, one of these a step (the papers: 8).
-        context_distance: the context frame lies up to so many frames before the first one; mostly 0.
+        context_distance: the newest context frame lies up to so many frames before the first one; mostly 0.
         moved_share: share of the windows with distance above 0.
+        still_share: share of the windows whose context is one frame, repeated, as where a stream begins; nothing
+            changes where a context is one frame anyway.
         own_share: share of the windows whose context is a drawing of the model's own, as after re-encoding.
         own_drift: such a context is what the model imagines up to so many frames after a real one, as Sliding Window
             Re-encoding has it; 0: a real frame as the tokenizer draws it.
@@ -52,6 +54,7 @@ class WindowConfig:
     lengths: list[int] = field(default_factory=lambda: [9])
     context_distance: int = 8
     moved_share: float = 0.25
+    still_share: float = 0.25
     own_share: float = 0.25
     own_drift: int = 0
     cached: int = 0
@@ -68,9 +71,13 @@ class WindowConfig:
             raise RoboAlignError(f"stage.context_distance: expected 0 or more frames, found {self.context_distance}")
         if self.clips < 1 or self.cached < 0:
             raise RoboAlignError(f"stage: expected clips >= 1 and cached >= 0, found {self.clips} and {self.cached}")
-        for name in ("moved_share", "own_share"):
+        for name in ("moved_share", "still_share", "own_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
+
+    def span(self, length: int, context_frames: int) -> int:
+        """Frames of the clips that windows of ``length`` frames and their contexts are cut from."""
+        return length + self.context_distance + context_frames - 1
 
     @property
     def own(self) -> int:
@@ -88,7 +95,7 @@ class Windows:
     """B windows of T frames.
 
     Attributes:
-        context: (B, n) codes of the context frames.
+        context: (B, n) codes of the contexts.
         start: (B, m) codes of the first frames, as a rollout starts from them.
         codes: (B, T, m) codes of all frames, relative to the context.
         actions: (B, T, A) bins; ``actions[:, t]`` leads from frame t to frame t + 1.
@@ -144,31 +151,33 @@ class WindowSource:
 
         With ``imagine`` these contexts are imagined up to ``own_drift`` frames ahead.
         """
-        clip = self.samplers[length + self.config.context_distance].sample(clips)
-        start, source = self._places(clips)
-        rows, size = torch.arange(clips), self.model.image_size
+        count, size = self.model.tokenizer.context_frames, self.model.image_size
+        clip = self.samplers[self.config.span(length, count)].sample(clips)
+        frames, rows = clip.frames.to(self.device), torch.arange(clips)
+        start, source = (place + count - 1 for place in self._places(clips))
         drift = int(torch.randint(1, self.config.own_drift + 1, ())) if own and imagine else 0
-        source[:own] = source[:own].clamp(min=drift)
+        source[:own] = source[:own].clamp(min=drift + count - 1)
         start = torch.maximum(start, source)
         steps = start[:, None] + torch.arange(length)
-        pixels = to_pixels(clip.frames[rows, source].to(self.device), size)
-        later = to_pixels(clip.frames[rows[:, None], steps].to(self.device), size)
+        pixels = contexts(frames, source, count, size, self.config.still_share)
+        later = to_pixels(frames[rows[:, None], steps], size)
         if imagine and drift:
             past = source[:own, None] - drift + torch.arange(drift + 1)
             bins = self.binner(clip.actions[rows[:own, None], past]).to(self.device)
-            real = to_pixels(clip.frames[rows[:own], past[:, 0]].to(self.device), size)
+            real = contexts(frames[:own], past[:, 0], count, size)
             pixels = torch.cat([imagine(real, bins), pixels[own:]])
         else:
-            elsewhere = clip.frames[rows[:own], torch.randint(clip.frames.shape[1], (own,))]
-            pixels = own_drawings(self.tokenizer, pixels, to_pixels(elsewhere.to(self.device), size))
+            places = torch.randint(count - 1, frames.shape[1], (own,))
+            pixels = own_drawings(self.tokenizer, pixels, contexts(frames[:own], places, count, size))
         here = start == source  # the window starts at its context, as rollouts do
         redrawn = (rows < own) & here  # re-encoding starts from the drawing, not from what was drawn
-        later = torch.where(_first(redrawn, length).to(self.device), pixels.repeat_interleave(length, 0), later)
+        newest = pixels[:, -1]
+        later = torch.where(_first(redrawn, length).to(self.device), newest.repeat_interleave(length, 0), later)
         with torch.autocast(self.device.type, enabled=False):  # codes as inference finds them
             values, context = self.tokenizer.encode_context(pixels)
             features = self.tokenizer.context_features(values, pixels)
             codes = self.tokenizer.encode_dynamics(later, features.repeat(length))[1].unflatten(0, (clips, length))
-            first = self.tokenizer.encode_start(pixels, features)
+            first = self.tokenizer.encode_start(newest, features)
         return Windows(
             context,
             torch.where(here[:, None].to(self.device), first, codes[:, 0]),
@@ -178,7 +187,10 @@ class WindowSource:
         )
 
     def _places(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Where in each clip the window starts, and where its context frame lies: there too, or before it."""
+        """Where the window starts, and where its newest context frame lies: there too, or before it.
+
+        In frames after the first that the older context frames leave room for.
+        """
         room = self.config.context_distance
         if not room:
             return torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
@@ -233,7 +245,8 @@ def _key(source: WindowSource, length: int) -> dict[str, Any]:
     return {
         "length": length,
         "own": config.cached_own,
-        **{name: getattr(config, name) for name in ("cached", "clips", "context_distance", "moved_share")},
+        **{name: getattr(config, name) for name in ("cached", "clips", "context_distance")},
+        **{name: getattr(config, name) for name in ("moved_share", "still_share")},
         "tokenizer": asdict(model.tokenizer),
         "weights": _digest(source.tokenizer),
         "dtype": str(source.tokenizer.context_position.dtype),

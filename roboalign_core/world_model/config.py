@@ -9,7 +9,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.codes import CodeGroups
 from roboalign_core.world_model.layout import TokenLayout
 
-_LATER = {"code_channels"}  # keys that older models lack; the default is what these were trained with
+_LATER = {"code_channels", "context_frames"}  # keys that older models lack; the default is what these were trained with
 NORM_GROUPS = 8  # of the convolutions' group norms: channel counts are multiples of it
 
 
@@ -31,6 +31,7 @@ class TokenizerConfig:
         still_threshold: with ``composite``, a dynamics token says nothing where no pixel differs by more than this from
             the context frame, in [0, 1]. Fainter motion is not coded: raise it for noisy cameras, lower it where
             objects differ less from what is behind them.
+        context_frames: newest frames that are the context, each coded by itself.
     """
 
     height: int = 64
@@ -47,6 +48,7 @@ class TokenizerConfig:
     heads: int = 6
     composite: bool = True
     still_threshold: float = 0.05
+    context_frames: int = 1
 
     def __post_init__(self) -> None:
         for name, outer, inner in (
@@ -61,6 +63,8 @@ class TokenizerConfig:
             raise RoboAlignError(
                 f"tokenizer still_threshold: expected a number in [0, 1), found {self.still_threshold}"
             )
+        if self.context_frames < 1:
+            raise RoboAlignError(f"tokenizer context_frames: expected at least 1, found {self.context_frames}")
         if self.latent_width % self.heads:
             raise RoboAlignError(
                 f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}"
@@ -74,7 +78,7 @@ class TokenizerConfig:
 
     @property
     def context_grid(self) -> tuple[int, int]:
-        """(rows, columns) of context tokens."""
+        """(rows, columns) of the tokens of one context frame."""
         return self.height // self.context_stride, self.width // self.context_stride
 
     @property
@@ -89,7 +93,7 @@ class DynamicsConfig:
 
     Attributes:
         layers, dim, heads, ffn: the usual sizes.
-        max_frames: longest sequence in frames (context frame not counted) that positions exist for.
+        max_frames: longest sequence in frames (the context not counted) that positions exist for.
         frame_head_layers: transformer layers of the head that predicts all tokens of a frame in one pass.
         rope_theta: base of the rotary position embedding.
         positions: whether a learned vector for each place in the sequence is added to the embeddings. Rotary positions
@@ -166,7 +170,7 @@ class WorldModelConfig:
             dynamics_codes=_product(self.tokenizer.dynamics_levels),
             context_codes=_product(self.tokenizer.context_levels),
             action_bins=self.action_bins,
-            context_tokens=rows * columns,
+            context_tokens=self.tokenizer.context_frames * rows * columns,
             dynamics_tokens=small_rows * small_columns,
             action_tokens=self.action_dim,
         )

@@ -62,7 +62,7 @@ class TokenEmbedding(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """One vector a place in the sequence: of a context cell, or of a frame plus of a place within each frame."""
+    """One vector a place in the sequence: of a context token, or of a frame plus of a place within each frame."""
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()

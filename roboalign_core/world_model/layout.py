@@ -18,7 +18,8 @@ class TokenLayout:
 
     Attributes:
         dynamics_codes, context_codes, action_bins: sizes of the three ranges.
-        context_tokens, dynamics_tokens, action_tokens: tokens of one context frame, one later frame, one action.
+        context_tokens, dynamics_tokens, action_tokens: tokens of the context (of all its frames, oldest first), of one
+            later frame, of one action.
     """
 
     dynamics_codes: int

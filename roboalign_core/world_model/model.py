@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,14 @@ from roboalign_core.world_model.config import WorldModelConfig
 from roboalign_core.world_model.decoding import Decoder
 from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.rollout import Context, Mode, Order, Rollout, roll
-from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, to_frames, to_pixels
+from roboalign_core.world_model.tokenizer import (
+    ContextFeatures,
+    DualBranchTokenizer,
+    in_a_row,
+    latest,
+    to_frames,
+    to_pixels,
+)
 from roboalign_core.world_model.transformer import llama_config
 
 if TYPE_CHECKING:
@@ -152,6 +160,7 @@ class WorldModel:
         order: Order = "token",
         temperature: float = 0.0,
         seed: int | None = None,
+        seen: Iterable[np.ndarray] = (),
     ) -> Rollout:
         """Imagine N futures of one frame.
 
@@ -163,11 +172,13 @@ class WorldModel:
             order: ``token`` (token by token, as in the papers) or ``frame`` (all tokens of a frame in one pass).
             temperature: 0 picks the likeliest code (``token``) or the central one (``frame``), else codes are sampled.
             seed: of the sampling; torch's global generator where None.
+            seen: the frames before ``frame``, a step apart, oldest first, each as ``frame``. The newest
+                ``context_frames − 1`` count; where there are fewer, the oldest one stands for those before it.
 
         Raises:
             RoboAlignError: wrong shapes or widths, NaN, no frames or candidates, window out of range.
         """
-        start = one_frame(frame)
+        frames = [one_frame(each) for each in (*seen, frame)]
         actions = np.asarray(actions, dtype=np.float32)
         if actions.ndim != 3 or 0 in actions.shape:
             expected = f"(candidates, frames, {self.config.action_dim}), none of them 0"
@@ -175,7 +186,8 @@ class WorldModel:
         bins = self.action_bins(actions)
         generator = None if seed is None else torch.Generator(self.device).manual_seed(seed)
         window = self.config.window if window is None else window
-        return roll(self, self.encode(start), bins, mode, window, order, temperature, generator)
+        context = self.context(self.stream(frames))
+        return roll(self, context, bins, mode, window, order, temperature, generator)
 
     def action_bins(self, actions: np.ndarray) -> Tensor:
         """Actions (…, A) → bins (…, A) on the model's device."""
@@ -183,17 +195,32 @@ class WorldModel:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Context:
-        """uint8 frames (B, H, W, 3) as contexts, and as the frames to start from."""
-        pixels = to_pixels(frames.to(self.device), self.config.image_size)
+        """uint8 frames (B, H, W, 3), each without a past, or the newest of streams (B, j, H, W, 3), as contexts."""
+        return self.context(self.pixels(frames if frames.ndim == 5 else frames.unsqueeze(1)))
+
+    @torch.no_grad()
+    def context(self, pixels: Tensor) -> Context:
+        """Pixels (B, j, 3, H, W) of streams, oldest first, as contexts, the newest as frames to start from.
+
+        See :func:`~roboalign_core.world_model.tokenizer.latest` where j is not ``context_frames``.
+        """
+        pixels = latest(pixels, self.config.tokenizer.context_frames)
         values, codes = self.tokenizer.encode_context(pixels)
         features = self.tokenizer.context_features(values, pixels)
-        return Context(codes, self.tokenizer.encode_start(pixels, features), features)
+        return Context(codes, self.tokenizer.encode_start(features.newest, features), features)
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """uint8 frames (…, H, W, 3) of any size → pixels (…, 3, h, w) of the model's, on its device."""
+        return to_pixels(frames.to(self.device), self.config.image_size).unflatten(0, frames.shape[:-3])
+
+    def stream(self, frames: Sequence[Tensor]) -> Tensor:
+        """uint8 frames (B, H, W, 3), each of any size, oldest first → pixels (B, j, 3, h, w) of the newest ones."""
+        return in_a_row([self.pixels(each) for each in frames[-self.config.tokenizer.context_frames :]])
 
     @torch.no_grad()
     def encode_dynamics(self, frames: Tensor, features: ContextFeatures) -> Tensor:
         """uint8 frames (B, H, W, 3) relative to contexts (B, …) → codes (B, dynamics_tokens)."""
-        pixels = to_pixels(frames.to(self.device), self.config.image_size)
-        return self.tokenizer.encode_dynamics(pixels, features)[1]
+        return self.tokenizer.encode_dynamics(self.pixels(frames), features)[1]
 
     @torch.no_grad()
     def decode(self, codes: Tensor, features: ContextFeatures) -> Tensor:

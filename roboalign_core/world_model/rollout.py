@@ -15,7 +15,7 @@ from torch import Tensor
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.parallel import Choose, FixedNoise, decode_frame
 from roboalign_core.world_model.picking import Picker, Sampled, picker
-from roboalign_core.world_model.tokenizer import ContextFeatures
+from roboalign_core.world_model.tokenizer import ContextFeatures, in_a_row
 
 if TYPE_CHECKING:
     from roboalign_core.world_model.model import WorldModel
@@ -43,7 +43,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Context(Prompt):
-    """A frame that imagination starts from.
+    """The newest frames of a stream, that imagination starts from.
 
     Attributes:
         features: what decoding needs of the context.
@@ -175,6 +175,23 @@ class Segment:
     features: ContextFeatures
     codes: Tensor
 
+    @property
+    def each(self) -> ContextFeatures:
+        """The context features of each candidate, (N, …)."""
+        return self.features.repeat(len(self.codes) // len(self.features.latent))
+
+    def frames(self, world_model: WorldModel) -> Tensor:
+        """What the codes show, (N, W, H, W, 3) uint8."""
+        features = self.each
+        return torch.stack([world_model.decode(codes, features) for codes in self.codes.unbind(1)], dim=1)
+
+    def newest(self, world_model: WorldModel) -> Tensor:
+        """Pixels (N, k, 3, H, W) of the newest frames, as the next context has them: drawn, and seen before that."""
+        count = world_model.config.tokenizer.context_frames
+        last = Segment(self.each, self.codes[:, -count:])
+        drawn = world_model.pixels(last.frames(world_model))
+        return in_a_row([*last.features.pixels.unbind(1), *drawn.unbind(1)][-count:])
+
 
 @dataclass
 class Rollout:
@@ -191,7 +208,7 @@ class Rollout:
     @cached_property
     def frames(self) -> np.ndarray:
         """(N, T, H, W, 3) uint8."""
-        return torch.cat([self._decode(segment) for segment in self.segments], dim=1).cpu().numpy()
+        return torch.cat([segment.frames(self.world_model) for segment in self.segments], dim=1).cpu().numpy()
 
     def latent(self, step: int) -> Tensor:
         """The imagined frame ``step`` (negative from the end) as tokenizer features (N, h·w, C), without pixels."""
@@ -201,16 +218,9 @@ class Rollout:
             raise RoboAlignError(f"rollout step: expected one of {length} steps, found {step}")
         for segment in self.segments:
             if step < segment.codes.shape[1]:
-                features = segment.features.repeat(len(segment.codes) // len(segment.features.latent))
-                return self.world_model.latent(segment.codes[:, step], features)
+                return self.world_model.latent(segment.codes[:, step], segment.each)
             step -= segment.codes.shape[1]
         raise RoboAlignError("rollout: no segments")
-
-    def _decode(self, segment: Segment) -> Tensor:
-        candidates, steps = segment.codes.shape[:2]
-        features = segment.features.repeat(candidates // len(segment.features.latent))
-        parts = [self.world_model.decode(segment.codes[:, step], features) for step in range(steps)]
-        return torch.stack(parts, dim=1)
 
 
 @torch.no_grad()
@@ -229,8 +239,9 @@ def roll(
 
     ``plain`` keeps the first context and the whole history while the transformer has positions for it; then the oldest
     half is dropped. ``frozen`` restarts every ``window`` frames from the first context and the last frame's tokens
-    (RLVR-World's long rollouts). ``swr`` restarts from the last frame, decoded and encoded again as context
-    (Sliding Window Re-encoding, RoboAlign-R1, A5). ``on_frame`` is called after each frame, for measurements.
+    (RLVR-World's long rollouts). ``swr`` restarts from the newest frames, as many as a context has, decoded and encoded
+    again as context (Sliding Window Re-encoding, RoboAlign-R1, A5). ``on_frame`` is called after each frame, for
+    measurements.
     """
     if mode not in get_args(Mode):
         raise RoboAlignError(f"rollout mode: expected one of {get_args(Mode)}, found {mode!r}")
@@ -251,7 +262,7 @@ def roll(
                 history = Rollout(world_model, segments).tokens
                 imagination = _slide(world_model, context, actions[:, :step], history, imagination)
             else:
-                context = _restart(world_model, context, codes[-1], mode)
+                context = _restart(world_model, context, segments[-1], mode)
                 imagination = Imagination(world_model, context, candidates, order, pick, length)
             codes = []
         codes.append(imagination.step(actions[:, step]))
@@ -261,12 +272,11 @@ def roll(
     return Rollout(world_model, segments)
 
 
-def _restart(world_model: WorldModel, context: Context, last: Tensor, mode: Mode) -> Context:
+def _restart(world_model: WorldModel, context: Context, segment: Segment, mode: Mode) -> Context:
     if mode == "frozen":
-        codes = context.codes.expand(len(last), -1)
-        return Context(codes, last, context.features.repeat(len(last) // len(context.features.latent)))
-    frames = world_model.decode(last, context.features.repeat(len(last) // len(context.features.latent)))
-    return world_model.encode(frames)
+        last = segment.codes[:, -1]
+        return Context(context.codes.expand(len(last), -1), last, segment.each)
+    return world_model.context(segment.newest(world_model))
 
 
 def _slide(world_model: WorldModel, context: Context, actions: Tensor, codes: Tensor, old: Imagination) -> Imagination:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -14,7 +15,8 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer, imagination
 from roboalign_core.planning.futures import Futures
 from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
-from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model import DualBranchTokenizer, WorldModel
+from roboalign_core.world_model.dynamics import Dynamics
 from roboalign_core.world_model.rollout import Imagination, Order
 
 TASK = "push the red cube left"
@@ -155,6 +157,51 @@ def test_the_caller_may_reuse_its_frame_buffer(
     buffer[:] = later  # the next frame, into the same memory
     server.observe(buffer)
     np.testing.assert_array_equal(server.score(candidates), expected)
+
+
+class Watcher:
+    """An objective that notes the contexts of what it is to judge."""
+
+    instructions = ()
+
+    def __init__(self) -> None:
+        self.contexts: list[torch.Tensor] = []
+
+    def check_instruction(self, instruction: str) -> None: ...
+
+    def reset(self, frame: np.ndarray, instruction: str) -> None: ...
+
+    def observe(self, frame: np.ndarray) -> None: ...
+
+    def score(self, futures: Futures) -> np.ndarray:
+        self.contexts.append(futures._context.codes)
+        return np.zeros(len(futures), np.float32)
+
+
+def test_the_newest_frames_are_the_context(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    """None of before an episode, none of before a gap."""
+    config = replace(world_model.config, tokenizer=replace(world_model.config.tokenizer, context_frames=2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, watcher = WorldModel(config, DualBranchTokenizer(config.tokenizer), Dynamics(config)), Watcher()
+    server = ImaginationServer(model, watcher)
+    frames = [np.roll(frame, 3 * step, axis=0) for step in range(4)]
+    server.reset(frames[0], TASK)
+    server.score(candidates)
+    for each, follows in zip(frames[1:], (True, True, False), strict=True):
+        server.observe(each, follows)
+        server.score(candidates)
+    planner = CEMPlanner(model, watcher, replace(SETTINGS, iterations=1))
+    planner.plan(frames[3], TASK, reference=frames[0])
+    planner.plan(frames[3], TASK, reference=frames[0], seen=frames[1:3])
+    for found, pair in zip(watcher.contexts, ((0, 0), (0, 1), (1, 2), (3, 3), (3, 3), (2, 3)), strict=True):
+        seen = torch.from_numpy(np.stack([frames[index] for index in pair]))
+        assert torch.equal(found, model.encode(seen[None]).codes), pair
+    assert len(torch.cat(watcher.contexts).unique(dim=0)) == 5, "contexts that are all alike prove little"
+    with pytest.raises(RoboAlignError, match=r"objective: expected .*\(32, 32, 32\).* found \(16, 32, 32\)"):
+        ImaginationServer(model, objective)
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------

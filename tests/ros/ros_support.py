@@ -139,8 +139,8 @@ class DotImagination:
         self.calls.append("reset")
         self._instruction, self._frame = instruction, reference_frame
 
-    def observe(self, frame: np.ndarray) -> None:
-        self.calls.append("observe")
+    def observe(self, frame: np.ndarray, follows: bool) -> None:
+        self.calls.append("observe" if follows else "observe after a gap")
         self._frame = frame
 
     def score(self, actions: np.ndarray) -> np.ndarray:

@@ -157,6 +157,7 @@ def test_lost_frames_are_counted_and_a_missing_one_is_an_error(loop: Loop) -> No
     camera.show(1, 2, lost=True)
     camera.show(1, 3)
     assert camera.ask(straight(0), episode=1, step=3).ok
+    assert camera.imagination.calls == ["reset", "observe after a gap"], "no context reaches over what was lost"
     wait_until(lambda: camera.health().get("frames_dropped") == "2", "two lost frames in the diagnostics")
     camera.show(1, 4, lost=True)
     answer = camera.ask(straight(0), episode=1, step=4)

@@ -26,7 +26,7 @@ from roboalign_core.world_model.model import WorldModel, load_config, load_token
 from roboalign_core.world_model.rollout import Context, roll
 from roboalign_core.world_model.tokenizer import to_frames, to_pixels
 
-GREY_FRAMES = torch.full((4, 3, 32, 32), 0.5)
+GREY_CONTEXTS = torch.full((4, 1, 3, 32, 32), 0.5)
 Settings = Callable[..., TrainConfig]
 STILL = AugmentationConfig(photometric=False, geometric=False)
 
@@ -125,7 +125,7 @@ def test_frames_of_a_rollout_come_in_but_are_not_learned(store: Path, tokenizer:
     stage = stage_of(config, store, tokenizer)
     windows = stage._windows()
     model = stage._for_inference()
-    start = Context(windows.context, windows.start, model.tokenizer.context_features_of(windows.context, GREY_FRAMES))
+    start = Context(windows.context, windows.start, model.tokenizer.context_features_of(windows.context, GREY_CONTEXTS))
     rollout = roll(model, start, windows.actions[:, :3], "plain", 3, "frame").tokens
     changed = set()
     for _ in range(8):
@@ -148,7 +148,7 @@ def test_a_context_of_its_own_is_what_a_rollout_would_show(store: Path, tokenize
     stage = drifting(store, tokenizer, 4)
     frames = torch.from_numpy(np.stack([toy_episode(index).frames[0] for index in range(3)]))
     bins = torch.randint(0, 16, (3, steps + 1, 2))
-    found = to_frames(stage._imagined_frame(to_pixels(frames, (32, 32)), bins))
+    found = to_frames(stage._imagined_context(to_pixels(frames, (32, 32)).unsqueeze(1), bins))[:, -1]
     stage.module.dynamics.to(next(stage.tokenizer.parameters()).dtype)
     model = WorldModel(stage.source.model, stage.tokenizer, stage.module.dynamics)
     expected = roll(model, model.encode(frames), bins[:, :steps], "plain", 5, "frame").frames[:, -1]

@@ -57,9 +57,9 @@ def test_without_compositing_the_context_s_pixels_do_not_matter() -> None:
     config = TokenizerConfig(32, 32, composite=False, fine_width=16, latent_width=32, heads=2)
     tokenizer = DualBranchTokenizer(config).eval()
     first, later, other = torch.rand(3, 2, 3, 32, 32)
-    values = tokenizer.encode_context(first)[0]
+    values = tokenizer.encode_context(first.unsqueeze(1))[0]
     drawn = []
     for pixels in (first, other):
-        context = tokenizer.context_features(values, pixels)
+        context = tokenizer.context_features(values, pixels.unsqueeze(1))
         drawn.append(tokenizer.decode_dynamics(tokenizer.encode_dynamics(later, context)[1], context))
     assert torch.equal(*drawn)

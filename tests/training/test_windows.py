@@ -66,7 +66,8 @@ def test_a_start_frame_is_coded_by_itself(store: Path, tokenizer: DualBranchToke
     """Its codes say what it shows, whatever context stands beside it, and nobody else's in the batch matters."""
     frames = TrainingData([str(store)], (32, 32)).frames(torch.tensor([0, 1]), torch.tensor([0, 11]))
     pixels = to_pixels(frames, (32, 32))
-    features = tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
+    context = pixels.unsqueeze(1)
+    features = tokenizer.context_features(tokenizer.encode_context(context)[0], context)
     codes = tokenizer.encode_start(pixels, features)
     assert (codes[0] != codes[1]).any()
     assert torch.equal(tokenizer.encode_start(pixels[1:], features[1:]), codes[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ from roboalign_core.world_model import (
     WorldModelConfig,
 )
 from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.tokenizer import latest
 
 declare_missing_ops()  # transformers, which some tests here compare with, imports torchvision where it is installed
 
 
 @pytest.fixture(scope="session")
 def config() -> WorldModelConfig:
-    """16 context tokens, 4 dynamics tokens and 2 action tokens; sequences of at most 6 frames."""
+    """16 tokens a context frame, 4 dynamics tokens and 2 action tokens; sequences of at most 6 frames."""
     return WorldModelConfig(
         tokenizer=TokenizerConfig(
             height=32,
@@ -65,17 +67,21 @@ def make_model() -> Callable[[WorldModelConfig], WorldModel]:
                 tokenizer.train()  # a few batches, so that the statistics before FSQ fit and codes differ
                 for _ in range(30):
                     pixels = torch.rand(4, 3, config.tokenizer.height, config.tokenizer.width)
-                    features = tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
+                    context = latest(pixels.unsqueeze(1), config.tokenizer.context_frames)
+                    features = tokenizer.context_features(tokenizer.encode_context(context)[0], context)
                     tokenizer.encode_dynamics(pixels.flip(0), features)
         return WorldModel(config, tokenizer, dynamics)
 
     return make
 
 
-@pytest.fixture(scope="session")
-def model(config: WorldModelConfig, make_model: Callable[[WorldModelConfig], WorldModel]) -> WorldModel:
-    """Shared; tests do not change it."""
-    return make_model(config)
+@pytest.fixture(scope="session", params=[(1, 0), (2, 1)], ids=["one context frame", "two context frames"])
+def model(
+    request: pytest.FixtureRequest, config: WorldModelConfig, make_model: Callable[..., WorldModel]
+) -> WorldModel:
+    """Shared; tests do not change it. Each number of context frames has a seed with which codes vary."""
+    frames, seed = request.param
+    return make_model(replace(config, tokenizer=replace(config.tokenizer, context_frames=frames)), seed)
 
 
 @pytest.fixture

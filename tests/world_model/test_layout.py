@@ -96,11 +96,12 @@ def test_tokenizer_geometry_comes_from_the_configuration(
     frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
     with torch.no_grad():
         pixels = to_pixels(frames, size)
-        values, context = network.encode_context(pixels)
-        features = network.context_features(values, pixels)
+        seen = pixels.unsqueeze(1)
+        values, context = network.encode_context(seen)
+        features = network.context_features(values, seen)
         _, later = network.encode_dynamics(pixels.flip(0), features)
         drawn = network.decode_dynamics(later, features)
-        again = network.context_features_of(context, pixels)
+        again = network.context_features_of(context, seen)
         torch.testing.assert_close(again.latent, features.latent, atol=1e-4, rtol=1e-4)
         assert network.decode_context(features).shape == pixels.shape
     assert context.shape == (2, tokens[0])
@@ -110,6 +111,35 @@ def test_tokenizer_geometry_comes_from_the_configuration(
     assert drawn.shape == (2, 3, *size)
     assert to_frames(drawn).shape == (2, *size, 3)
     layout.sequence(context, later[:, None], torch.zeros(2, 1, 7, dtype=torch.int64))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 64), (32, 48)], ids=["64x64", "32x48"])
+def test_a_context_of_several_frames_has_the_tokens_of_each(size: tuple[int, int]) -> None:
+    """Coded each by itself, as it would be alone."""
+    one, two = (TokenizerConfig(*size, context_frames=frames, **TINY) for frames in (1, 2))
+    layout, single = (WorldModelConfig(tokenizer=config).layout for config in (two, one))
+    assert layout.context_tokens == 2 * single.context_tokens
+    assert layout.length(3) - single.length(3) == single.context_tokens
+    network, alone = DualBranchTokenizer(two).eval(), DualBranchTokenizer(one).eval()
+    extra = alone.load_state_dict(network.state_dict(), strict=False)
+    assert (extra.missing_keys, extra.unexpected_keys) == ([], ["context_ages.0"])
+    pixels = torch.rand(3, 2, 3, *size, generator=torch.Generator().manual_seed(0))
+    values, codes = network.encode_context(pixels)
+    assert codes.shape == (3, layout.context_tokens)
+    each = [alone.encode_context(frame.unsqueeze(1))[1] for frame in pixels.unbind(1)]
+    assert torch.equal(codes, torch.cat(each, dim=1))
+    features = network.context_features(values, pixels)
+    again = network.context_features_of(codes, pixels)
+    torch.testing.assert_close(again.latent, features.latent, atol=1e-4, rtol=1e-4)
+    assert network.decode_context(features).shape == (3, 3, *size)
+    later = network.encode_dynamics(pixels.flip(0)[:, 0], features)[1]
+    assert later.shape == (3, layout.dynamics_tokens)
+    assert network.decode_dynamics(later, features).shape == (3, 3, *size)
+    layout.sequence(codes, later[:, None], torch.zeros(3, 1, 3, dtype=torch.int64))
+    for wrong in (pixels[:, :1], pixels[:, 0]):
+        with pytest.raises(RoboAlignError, match=r"context: expected pixels \(B, 2, 3, H, W\), found \(3, "):
+            network.encode_context(wrong)
 
 
 def test_the_papers_geometry() -> None:
@@ -141,6 +171,7 @@ def test_gather_and_spread_are_inverse() -> None:
         ({"heads": 3}, "latent_width"),
         ({"fine_width": 12}, "fine_width"),
         ({"latent_width": 12, "heads": 2}, "latent_width"),
+        ({"context_frames": 0}, "context_frames"),
     ],
 )
 def test_impossible_tokenizers_are_refused(wrong: dict[str, int], named: str) -> None:

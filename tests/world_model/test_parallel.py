@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from roboalign_core.world_model import WorldModel, rollout
+from roboalign_core.world_model import WorldModel, WorldModelConfig, rollout
 from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.decoding import KeyValueCache
 from roboalign_core.world_model.parallel import Choose, FixedNoise, decode_frame
 
 WINDOWS = (1, 2, 3, 100)
+
+
+@pytest.fixture(scope="module")
+def model(config: WorldModelConfig, make_model: Callable[[WorldModelConfig], WorldModel]) -> WorldModel:
+    """What a context is made of does not matter here."""
+    return make_model(config)
 
 
 def beginning(model: WorldModel, batch: int) -> tuple[KeyValueCache, Tensor]:

@@ -53,8 +53,9 @@ def test_shapes_follow_from_the_preset_alone(name: str) -> None:
     with torch.device("meta"):
         tokenizer = DualBranchTokenizer(config.tokenizer).eval()
         pixels = torch.rand(2, 3, *config.image_size)
-        values, context = tokenizer.encode_context(pixels)
-        features = tokenizer.context_features(values, pixels)
+        seen = pixels.unsqueeze(1)
+        values, context = tokenizer.encode_context(seen)
+        features = tokenizer.context_features(values, seen)
         codes = tokenizer.encode_dynamics(pixels, features)[1]
         assert context.shape == (2, config.layout.context_tokens)
         assert codes.shape == (2, config.layout.dynamics_tokens)

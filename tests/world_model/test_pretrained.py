@@ -76,12 +76,14 @@ def test_by_default_weights_have_the_format_that_this_machine_computes(
         assert WorldModel.from_pretrained(saved).dtype == expected
 
 
-def test_older_models_score_all_channels_together(folder: Path, model: WorldModel) -> None:
+def test_older_models_score_all_channels_together_and_have_one_context_frame(folder: Path, model: WorldModel) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     del config["dynamics"]["code_channels"]
     path.write_text(json.dumps(config))
     assert WorldModelConfig.from_dict(config).code_groups.sizes == (model.config.layout.dynamics_codes,)
+    del config["tokenizer"]["context_frames"]
+    assert WorldModelConfig.from_dict(config).tokenizer.context_frames == 1
     del config["dynamics"]["positions"]
     with pytest.raises(RoboAlignError, match="dynamics lacks positions; was it made by another version"):
         WorldModelConfig.from_dict(config)

@@ -126,15 +126,51 @@ def test_forked_candidates_go_on_from_one_past(
 
 
 def test_swr_starts_anew_from_the_frame_that_it_drew(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
+    """With a context of several frames: from the newest ones that it drew."""
     rollout = model.rollout(frame, actions, mode="swr", window=3)
     assert [segment.codes.shape[1] for segment in rollout.segments] == [3, 3, 1]
     for border in (3, 6):
         for candidate in range(5):
-            fresh = model.rollout(
-                rollout.frames[candidate, border - 1], actions[candidate : candidate + 1, border : border + 1]
-            )
+            *seen, last = rollout.frames[candidate, :border]
+            move = actions[candidate : candidate + 1, border : border + 1]
+            fresh = model.rollout(last, move, seen=seen)
             assert torch.equal(fresh.tokens[0, 0], rollout.tokens[candidate, border])
             assert_same_picture(fresh.frames[0, 0], rollout.frames[candidate, border])
+
+
+def test_windows_shorter_than_the_context_reach_back_to_what_was_seen(
+    config: WorldModelConfig, make_model: Callable[..., WorldModel], frame: np.ndarray, actions: np.ndarray
+) -> None:
+    """Three context frames, windows of one: the second segment starts from two frames seen and one drawn."""
+    model = make_model(replace(config, tokenizer=replace(config.tokenizer, context_frames=3)))
+    start, seen = to_frames(torch.rand(3, 32, 32)).numpy(), [255 - frame, np.flip(frame, 1)]
+    rollout = model.rollout(start, actions[:1, :3], mode="swr", window=1, seen=seen)
+    drawn = rollout.frames[0]
+    for border, before in ((1, [seen[1], start]), (2, [start, drawn[0]])):
+        move = actions[:1, border : border + 1]
+        fresh = model.rollout(drawn[border - 1], move, seen=before)
+        assert torch.equal(fresh.tokens[0, 0], rollout.tokens[0, border])
+        other = model.rollout(drawn[border - 1], move)
+        assert not torch.equal(other.segments[0].features.latent, fresh.segments[0].features.latent)
+
+
+def test_frames_seen_before_are_the_rest_of_the_context(
+    config: WorldModelConfig, make_model: Callable[..., WorldModel], frame: np.ndarray, actions: np.ndarray
+) -> None:
+    """The newest ones. Where there are fewer, the oldest stands for those before it; one alone has stood still."""
+    model = make_model(replace(config, tokenizer=replace(config.tokenizer, context_frames=3)), seed=1)
+    older, old = np.flip(frame, 0), np.flip(frame, 1)
+
+    def tokens(*seen: np.ndarray) -> torch.Tensor:
+        return model.rollout(frame, actions, seen=seen).tokens
+
+    assert torch.equal(tokens(frame, older, old), tokens(older, old))
+    assert torch.equal(tokens(old), tokens(old, old))
+    assert torch.equal(tokens(), tokens(frame, frame))
+    found = [tokens(), tokens(old), tokens(older, old), tokens(old, older)]
+    assert all(not torch.equal(a, b) for index, a in enumerate(found) for b in found[:index]), "and in this order"
+    with pytest.raises(RoboAlignError, match="frame: expected a uint8 array"):
+        tokens(old[0])
 
 
 def test_frozen_keeps_the_first_context(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:

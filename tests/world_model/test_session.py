@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.world_model import Session, WorldModel
+from roboalign_core.world_model import Session, WorldModel, WorldModelConfig
 from roboalign_core.world_model.rollout import Imagination, Order
 
 
@@ -41,9 +43,9 @@ def test_observing_replaces_what_was_imagined(model: WorldModel, frame: np.ndarr
     seen = np.flip(frame, 1).copy()
     session, fresh = model.session(), model.session()
     session.reset(frame)
-    walk(session, actions[1, :2])
+    before = walk(session, actions[1, :2])
     session.observe(seen)
-    fresh.reset(seen)
+    fresh.reset(seen, seen=before[:1])  # the last one is what was replaced
     after = walk(session, actions[2])
     assert np.array_equal(after, walk(fresh, actions[2]))
     session.reset(frame)
@@ -187,9 +189,9 @@ def test_a_frame_older_than_the_context_becomes_the_context(
     """The window of three ended in between, so that what came after was imagined from a frame that was not so."""
     session, fresh = model.session(), model.session()
     session.reset(frame)
-    walk(session, actions[0, :4])
+    before = walk(session, actions[0, :4])
     found = session.observe(255 - frame, late=late)
-    fresh.reset(255 - frame)
+    fresh.reset(255 - frame, seen=[frame, *before[: 3 - late]])
     assert np.array_equal(found, walk(fresh, actions[0, 4 - late : 4]))
     assert np.array_equal(walk(session, actions[0, 4:]), walk(fresh, actions[0, 4:]))
 
@@ -223,8 +225,44 @@ def test_a_border_of_the_window_is_a_fresh_start(model: WorldModel, frame: np.nd
     session, fresh = model.session(), model.session()
     session.reset(frame)
     found = walk(session, actions[0, :6])
-    fresh.reset(found[2])
+    fresh.reset(found[2], seen=found[:2])
     assert np.array_equal(walk(fresh, actions[0, 3:6]), found[3:])
+
+
+def test_frames_that_were_seen_become_the_context(
+    config: WorldModelConfig, make_model: Callable[..., WorldModel], frame: np.ndarray, actions: np.ndarray
+) -> None:
+    """Also late ones, and those of several robots; nothing remains of what was imagined in their place."""
+    model = make_model(replace(config, tokenizer=replace(config.tokenizer, context_frames=3)), seed=1)
+    for robots in (None, 2):
+        first, second, third = (
+            each if robots is None else np.stack([each, np.flip(each, 1)])
+            for each in (frame, 255 - frame, np.flip(frame, 0))
+        )
+        moves = actions[0] if robots is None else actions[:2].swapaxes(0, 1)
+        session, fresh = model.session("frame"), model.session("frame")
+        session.reset(first)
+        walk(session, moves[:2])
+        session.observe(second, late=1)
+        session.observe(third)
+        fresh.reset(third, seen=[first, second])
+        after = walk(session, moves[2:])
+        assert np.array_equal(after, walk(fresh, moves[2:]))
+        fresh.reset(third)
+        assert not np.array_equal(after, walk(fresh, moves[2:]))
+
+
+def test_other_numbers_of_robots_seen_before_are_refused(
+    model: WorldModel, frame: np.ndarray, actions: np.ndarray
+) -> None:
+    session, undisturbed = model.session(), model.session()
+    session.reset(frame)
+    undisturbed.reset(frame)
+    with pytest.raises(RoboAlignError, match=r"frame: expected shape \(2, H, W, 3\), found \(40, 48, 3\)"):
+        session.reset(np.stack([frame, frame]), seen=[frame])
+    with pytest.raises(RoboAlignError, match=r"frame: expected shape \(H, W, 3\), found \(2, 40, 48, 3\)"):
+        session.reset(frame, seen=[np.stack([frame, frame])])
+    assert np.array_equal(walk(session, actions[0]), walk(undisturbed, actions[0]))
 
 
 def test_observing_starts_a_stream(model: WorldModel, frame: np.ndarray) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from roboalign_core.world_model import WorldModel
-from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer
+from roboalign_core.world_model import WorldModel, WorldModelConfig
+from roboalign_core.world_model.tokenizer import ContextFeatures, DualBranchTokenizer, latest
 
 CELL = 16  # pixels a side of a dynamics token
 
@@ -23,7 +26,9 @@ def pixels() -> Tensor:
 
 
 def features(tokenizer: DualBranchTokenizer, pixels: Tensor) -> ContextFeatures:
-    return tokenizer.context_features(tokenizer.encode_context(pixels)[0], pixels)
+    """Of contexts whose older frames, where there are any, show something else."""
+    context = latest(torch.stack([pixels.flip(0, 3), pixels], dim=1), tokenizer.config.context_frames)
+    return tokenizer.context_features(tokenizer.encode_context(context)[0], context)
 
 
 @torch.no_grad()
@@ -62,6 +67,31 @@ def test_noise_below_the_threshold_is_no_change(
     changed = tokenizer._changed(later, pixels)
     assert changed[0].tolist() == [speaks, False, False, False]
     assert not changed[1].any()
+
+
+@torch.no_grad()
+def test_older_context_frames_are_seen_and_have_an_age(
+    config: WorldModelConfig, make_model: Callable[[WorldModelConfig], WorldModel], pixels: Tensor
+) -> None:
+    """By both sides of the dynamics branch; what is copied, and what counts as unchanged, is the newest frame alone."""
+    sizes = replace(config.tokenizer, context_frames=3)
+    tokenizer = make_model(replace(config, tokenizer=sizes)).tokenizer
+    older, old = pixels.flip(0, 3), pixels.flip(2)
+    later = (pixels + 0.1).clamp(0, 1)
+
+    def seen(*frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        context = torch.stack(frames, dim=1)
+        found = tokenizer.context_features(tokenizer.encode_context(context)[0], context)
+        assert torch.equal(found.newest, frames[-1])
+        assert (tokenizer.encode_dynamics(frames[-1], found)[1] == tokenizer.still_code).all()
+        return tokenizer.dynamics_encoder(later, found), tokenizer.latent(values, found), found.fine
+
+    values = torch.ones(2, 4, tokenizer.dynamics_fsq.dim)
+    encoded, drawn, fine = seen(older, old, pixels)
+    swapped = seen(old, older, pixels)
+    assert not torch.allclose(encoded, swapped[0], atol=1e-4)
+    assert not torch.allclose(drawn, swapped[1], atol=1e-4)
+    torch.testing.assert_close(swapped[2], fine)
 
 
 @torch.no_grad()

@@ -57,7 +57,8 @@ def build_stage(
             f"stage.validation.score: expected none of the training's rewards ({', '.join(mixture.names)}), "
             f"found {', '.join(score.names)}"
         )
-    prompts, held = _windows(config, data, augmentation, loop.seed)
+    past = model.config.tokenizer.context_frames - 1
+    prompts, held = _windows(config, data, augmentation, loop.seed, past)
     return GrpoStage(config, model, policy, reference, prompts, mixture, Validation(held, score, mixture))
 
 
@@ -117,10 +118,13 @@ def _mixture(world: World, names: Sequence[str], weights: Mapping[str, float]) -
 
 
 def _windows(
-    config: GrpoStageConfig, data: TrainingData, augmentation: AugmentationConfig, seed: int
+    config: GrpoStageConfig, data: TrainingData, augmentation: AugmentationConfig, seed: int, past: int
 ) -> tuple[PromptSampler, Prompts]:
-    """What prompts are drawn from, and the windows to validate on, which are always the same and not augmented."""
-    length, judged = config.frames + 1, config.validation
+    """What prompts are drawn from, and the windows to validate on, which are always the same and not augmented.
+
+    A window's context begins ``past`` frames before it.
+    """
+    length, judged = past + config.frames + 1, config.validation
     if judged.data:
         held, kept, source = None, None, TrainingData(judged.data, data.size)
         if source.action_dim != data.action_dim:
@@ -132,7 +136,7 @@ def _windows(
         source = data
     sampler = data.sampler(length, augmentation, seed, **asdict(config.balance), episodes=kept)
     fixed = source.sampler(length, PLAIN, seed, **asdict(config.balance), episodes=held)
-    return PromptSampler(data, sampler), PromptSampler(source, fixed).draw(judged.windows)
+    return PromptSampler(data, sampler, past), PromptSampler(source, fixed, past).draw(judged.windows)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ class Prompts:
     """P recorded windows of T + 1 frames; the first is what imagination starts from.
 
     Attributes:
-        frames: (P, T + 1, H, W, 3) uint8.
-        actions: (P, T, A) float32; ``actions[:, t]`` leads from frame t to frame t + 1.
+        frames: (P, T + 1, H, W, 3) uint8, after the ``past`` frames that were seen before, which come first.
+        actions: (P, T, A) float32; ``actions[:, t]`` leads from frame t to frame t + 1 of the window.
         instructions: P sentences.
         specs: of the stores that they were recorded in; none where that is unknown.
     """
@@ -36,26 +36,38 @@ class Prompts:
     actions: Tensor
     instructions: list[str]
     specs: list[StoreSpec] = field(default_factory=list)
+    past: int = 0
+
+    @property
+    def seen(self) -> Tensor:
+        """(P, past + 1, H, W, 3) uint8: the frames up to the one that imagination starts from."""
+        return self.frames[:, : self.past + 1]
+
+    @property
+    def recorded(self) -> Tensor:
+        """(P, T + 1, H, W, 3) uint8: that frame and what really followed."""
+        return self.frames[:, self.past :]
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, rows: slice) -> Prompts:
-        return Prompts(self.frames[rows], self.actions[rows], self.instructions[rows], self.specs[rows])
+        told, specs = self.instructions[rows], self.specs[rows]
+        return Prompts(self.frames[rows], self.actions[rows], told, specs, self.past)
 
 
 class PromptSampler:
     """Draws windows of episodes."""
 
-    def __init__(self, data: TrainingData, sampler: StoreSampler) -> None:
-        """``sampler`` gives clips of T + 1 frames of ``data``."""
-        self._data, self._sampler = data, sampler
+    def __init__(self, data: TrainingData, sampler: StoreSampler, past: int) -> None:
+        """``sampler`` gives clips of ``past`` + T + 1 frames of ``data``."""
+        self._data, self._sampler, self._past = data, sampler, past
 
     def draw(self, count: int) -> Prompts:
         """``count`` prompts."""
         clip = self._sampler.sample(count)
         told, specs = self._data.instructions(clip.episode), self._data.specs(clip.episode)
-        return Prompts(clip.frames, clip.actions[:, :-1], told, specs)
+        return Prompts(clip.frames, clip.actions[:, self._past : -1], told, specs, self._past)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON state of all draws."""
@@ -85,7 +97,7 @@ class Futures:
     @cached_property
     def recorded(self) -> Frames:
         """(N, T + 1, H, W, 3) uint8: what really happened, once for each future."""
-        return self._each(self.prompts.frames.numpy())
+        return self._each(self.prompts.recorded.numpy())
 
     @cached_property
     def actions(self) -> NDArray[np.float32]:
@@ -102,7 +114,7 @@ class Futures:
 
         Changed: a channel of a pixel by more than ``threshold``, in [0, 1]. 0 where nothing was recorded to change.
         """
-        frames = self.prompts.frames.numpy().astype(np.int16)
+        frames = self.prompts.recorded.numpy().astype(np.int16)
         moves = self._each(np.abs(np.diff(frames, axis=1)).max(axis=(2, 3, 4)) > 255 * threshold)
         return float((self.still & moves).sum() / max(1, moves.sum()))
 
@@ -114,9 +126,9 @@ class Futures:
 def imagine(model: WorldModel, prompts: Prompts, group: int, order: Order, pick: Picker | None = None) -> Futures:
     """``group`` futures of each prompt along its recorded actions, as frames; ``pick`` as in :class:`Imagination`."""
     context, groups = draw(model, prompts, group, order, pick)
-    before = model.tokenizer.encode_dynamics(context.features.pixels, context.features)[1].repeat_interleave(group, 0)
+    before = model.tokenizer.encode_dynamics(context.features.newest, context.features)[1].repeat_interleave(group, 0)
     still = (groups.codes == torch.cat([before.unsqueeze(1), groups.codes[:, :-1]], dim=1)).all(-1)
-    given = prompts.frames[:, :1].numpy().repeat(group, axis=0)
+    given = prompts.recorded[:, :1].numpy().repeat(group, axis=0)
     drawn = Rollout(model, [Segment(context.features, groups.codes)]).frames
     return Futures(prompts, groups, np.concatenate([given, drawn], axis=1), still.cpu().numpy())
 
@@ -129,7 +141,7 @@ def draw(
 
     A prompt's context, first frame and first action are run through the transformer once, whatever ``group`` is.
     """
-    context = model.encode(prompts.frames[:, 0])
+    context = model.encode(prompts.seen)
     actions = model.action_bins(prompts.actions.numpy())
     imagination = Imagination(model, context, len(actions), order, pick, limit=actions.shape[1])
     imagination.act(actions[:, 0])

@@ -21,7 +21,7 @@ class Groups:
     """P starts and G futures of each, as tokens; N = P·G, those of one start in a row.
 
     Attributes:
-        context: (P, n) codes of the context frames.
+        context: (P, n) codes of the contexts.
         start: (P, m) codes of the frames that imagination started from.
         actions: (P, T, A) bins; ``actions[:, t]`` leads from frame t to frame t + 1.
         codes: (N, T, m) what was drawn.

@@ -39,8 +39,8 @@ class Imagination(Protocol):
     def reset(self, reference_frame: npt.NDArray[np.uint8], instruction: str) -> None:
         """A new episode that starts from this frame (H, W, 3)."""
 
-    def observe(self, frame: npt.NDArray[np.uint8]) -> None:
-        """The episode's next real frame (H, W, 3), which imagination starts from."""
+    def observe(self, frame: npt.NDArray[np.uint8], follows: bool) -> None:
+        """The episode's next real frame (H, W, 3), which imagination starts from; ``follows``: none was lost before."""
 
     def score(self, actions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Candidates (N, H, A) → (N,), higher is better."""
@@ -241,7 +241,7 @@ class WorldModelNode(ManagedNode):
             if self._context is None or seen.key.episode != self._context.episode:
                 imagination.reset(seen.frame, instructions.get(seen.key.episode, ""))
             else:
-                imagination.observe(seen.frame)
+                imagination.observe(seen.frame, seen.key.step == self._context.step + 1)
             self._context = seen.key
 
     def _forget_if_restarted(self) -> None:
