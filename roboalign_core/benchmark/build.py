@@ -171,11 +171,15 @@ class _Builder:
         return source.damaged(draft.episode, draft.applied, SourcePool(self._drafter, draft.source, draft.index))
 
     def _place(self, source: Source, parent: str, draft: Draft, episode: Episode, batch: _Batch) -> int:
-        """The number of the video in its store; a video that is there already is not stored again."""
+        """The number of the video in its store; a video that is there already is not stored again.
+
+        One that was not damaged is stored as it was recorded, with the success under the instruction of the recording,
+        also where the pair that needs it first has other words.
+        """
         if episode.frames is draft.episode.frames:
             key = (source.name, parent)
             if key not in self._whole:
-                self._whole[key] = batch.place(source.name, self._stored(episode, draft.episode))
+                self._whole[key] = batch.place(source.name, self._stored(draft.episode, draft.episode))
             return self._whole[key]
         return batch.place(source.name, self._stored(episode, draft.episode))
 

@@ -189,6 +189,19 @@ def test_an_oracle_scores_other_words_for_the_same_video(
     assert sum(len(benchmark.store(name)) for name in benchmark.info["stores"]) <= 2 * COUNT  # no video is kept twice
 
 
+def test_a_video_that_was_not_damaged_keeps_the_success_of_its_recording(tmp_path: Path, stores: Path) -> None:
+    only = {"origins": {"recorded": 0.3, "degraded": 0.7}, "degradations": {"instruction_swap": 1.0}, "combined": 0.0}
+    build.build(settings(stores, tmp_path / "out", pairs=60, **only))
+    benchmark = Benchmark.open(tmp_path / "out")
+    truth = {rows.actions.tobytes(): rows for rows in EpisodeStore.open(stores / "front")}
+    first = {(pair.store, pair.episode): pair for pair in reversed(benchmark.pairs)}
+    assert {pair.origin for pair in first.values()} == {Origin.RECORDED, Origin.DEGRADED}  # some were needed for others
+    for pair in benchmark.pairs:
+        video = benchmark.episode(pair)
+        recorded = truth[video.actions.tobytes()]
+        assert (video.success, video.instruction) == (recorded.success, recorded.instruction)
+
+
 def test_an_oracle_says_what_a_cut_video_comes_to(
     tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
