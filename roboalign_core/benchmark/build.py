@@ -184,9 +184,13 @@ class _Builder:
         return batch.place(source.name, self._stored(episode, draft.episode))
 
     def _stored(self, episode: Episode, recorded: Episode) -> Episode:
-        """As it goes into the benchmark: at its size, without the state, which would give the scores away."""
+        """As it goes into the benchmark: at its size, without the state, which would give the scores away.
+
+        It keeps the instruction of the recording; of a success under other words nothing is left.
+        """
         frames = episode.frames if self._size is None else resize(episode.frames, self._size)
-        return replace(episode, frames=frames, instruction=recorded.instruction, extras={})
+        success = episode.success if episode.instruction == recorded.instruction else None
+        return replace(episode, frames=frames, instruction=recorded.instruction, success=success, extras={})
 
     def _spec(self, name: str, episode: Episode) -> StoreSpec:
         spec = next(source.store.spec for source in self._sources if source.name == name)

@@ -157,8 +157,10 @@ def _recorded(
 def _range(stores: Sequence[_Recorded]) -> tuple[Array, Array]:
     """Mean and standard deviation (K,) of every position, over the stores that have it."""
     mean, std = [], []
+    states = [np.concatenate([one.cache.episode_extra(STATE, int(row)) for row in one.rows]) for one in stores]
     for k in range(len(stores[0].columns)):
-        values = np.concatenate([one.cache.extras[STATE][:, one.columns[k]] for one in stores if one.columns[k] >= 0])
+        known = [(rows, one.columns[k]) for rows, one in zip(states, stores, strict=True) if one.columns[k] >= 0]
+        values = np.concatenate([rows[:, column] for rows, column in known])
         mean.append(values.mean(dtype=np.float64))
         std.append(max(float(values.std(dtype=np.float64)), 1e-6))
     return np.array(mean, np.float32), np.array(std, np.float32)

@@ -74,8 +74,8 @@ class PositionReader(nn.Module):
 
     Six scores a video are few to learn from; where a simulator recorded where things were, that is K numbers a frame.
     They are read from the cells, each at its own place, before the instruction changes them. What goes on to the scores
-    are the numbers and how far they are from those of the first and of the last frame, taken in full precision: whether
-    something was pushed far enough is a matter of millimetres.
+    are the numbers and how far they are from those of the first and of the last frame: whether something was pushed far
+    enough is a matter of millimetres.
     """
 
     def __init__(self, config: RewardModelConfig) -> None:

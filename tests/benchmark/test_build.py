@@ -202,6 +202,16 @@ def test_a_video_that_was_not_damaged_keeps_the_success_of_its_recording(tmp_pat
         assert (video.success, video.instruction) == (recorded.success, recorded.instruction)
 
 
+def test_a_damaged_video_keeps_no_success_under_other_words(tmp_path: Path, stores: Path) -> None:
+    twice = {"origins": {"degraded": 1.0}, "degradations": {"instruction_swap": 1.0, "blur": 1.0}, "combined": 1.0}
+    build.build(settings(stores, tmp_path / "out", pairs=40, **twice))
+    benchmark = Benchmark.open(tmp_path / "out")
+    both = [pair for pair in benchmark.pairs if len({change.name for change in pair.degradations}) == 2]
+    assert both
+    assert all(pair.instruction != benchmark.episode(pair).instruction for pair in both)
+    assert all(benchmark.episode(pair).success is None for pair in both)
+
+
 def test_an_oracle_says_what_a_cut_video_comes_to(
     tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

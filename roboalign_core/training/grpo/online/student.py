@@ -32,7 +32,7 @@ _BETAS = (0.9, 0.95)
 
 
 class MixedRewardStage(RewardStage):
-    """The reward stage on a benchmark and, for a share of each batch, on rollouts.
+    """The reward stage on a benchmark and, for a share of each batch's pairs, on rollouts.
 
     Attributes:
         errors: mean absolute errors of the normalised scores at the last calibration, on pairs that are not learned:
