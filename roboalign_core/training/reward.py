@@ -29,9 +29,9 @@ from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.reward.summary import chosen, summarise
 from roboalign_core.reward.text import tokenise
 from roboalign_core.rubric import HIGHEST, KEYS
+from roboalign_core.training.state import BETA
 
 _BATCH = 64  # videos that are scored at once on the validation split
-_BETA = 0.1  # standard deviations, below which the loss of a position is squared
 _BALANCE = ("origin", "source", "labeller", "degradation", "instruction", "total", *KEYS)
 
 
@@ -188,7 +188,7 @@ class RewardStage:
         errors = (positions - truth)[known]
         unit = torch.from_numpy(std).to(self.device).expand_as(truth)[known]
         self.figures["position_error"] = (errors.detach().abs() * unit).mean().item()
-        return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=_BETA)
+        return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=BETA)
 
     def state(self) -> dict[str, Any]:
         """Of the draws, and the last look at the validation split."""

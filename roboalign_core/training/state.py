@@ -14,7 +14,7 @@ from roboalign_core.training.data import TrainingData
 
 STATE = "observation.state"  # the per-frame extra that holds where things are
 
-_BETA = 0.1  # standard deviations, below which the loss of a position is squared
+BETA = 0.1  # standard deviations, below which the loss of a position is squared
 
 
 @dataclass
@@ -69,7 +69,7 @@ class StateRange:
 
     def loss(self, predicted: Tensor, state: Tensor) -> Tensor:
         """Smooth L1 of standardised positions (…, K)."""
-        return F.smooth_l1_loss(predicted.float(), state, beta=_BETA)
+        return F.smooth_l1_loss(predicted.float(), state, beta=BETA)
 
     @torch.no_grad()
     def error(self, predicted: Tensor, state: Tensor) -> float:

@@ -208,7 +208,7 @@ def test_what_a_part_s_positions_cost(recorded: TrainConfig) -> None:
     parts = [data.recordings.draw(stage.random, 12) for _ in range(3)]  # whole: 12 frames, 8 of which are looked at
     truth = torch.from_numpy(np.stack([part.positions[[0, 2, 3, 5, 6, 8, 9, 11]] for part in parts]))
     off = truth.clone()
-    off[0, 0, 0] += 2.0  # beyond _BETA: |2| − 0.05 of one of 24
+    off[0, 0, 0] += 2.0  # beyond BETA: |2| − 0.05 of one of 24
     assert stage._misplaced(off, parts, data.recordings.std).item() == pytest.approx(1.95 / 24, rel=1e-4)
     unit = 2.0 * float(data.recordings.std[0]) / 24
     assert stage.figures["position_error"] == pytest.approx(unit, rel=1e-4)
