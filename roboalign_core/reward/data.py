@@ -17,6 +17,7 @@ from roboalign_core.benchmark import Benchmark, Pair, Split
 from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.reward.damages import Damages
 from roboalign_core.reward.recordings import Recordings
 from roboalign_core.rubric import KEYS, Scores
 
@@ -60,6 +61,7 @@ class RewardData:
         pairs: of each of the two splits.
         labels: their normalised scores (N, 6).
         recordings: of simulators, that parts are drawn from beside the pairs; None where no store is named.
+        damages: recordings that are drawn with a damage each; None where no store is named.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class RewardData:
         labellers: Sequence[str] = (),
         recordings: Sequence[str] = (),
         positions: Sequence[str] = (),
+        damaged: Sequence[str] = (),
     ) -> None:
         """Open a benchmark, and stores.
 
@@ -80,6 +83,7 @@ class RewardData:
             labellers: take only pairs that one of these scored; none: all.
             recordings: folders of stores of simulated episodes.
             positions: columns of their state, see :class:`Recordings`.
+            damaged: folders of stores that are drawn from with damages, see :class:`Damages`.
 
         Raises:
             RoboAlignError: the benchmark, the table or a store is damaged, one of the two splits has no pairs, or
@@ -101,25 +105,35 @@ class RewardData:
                 raise RoboAlignError(f"benchmark {folder}: expected pairs of the split {split.value}{why}, found none")
             scores = scores_of(kept) if table is None else _scores(table, kept)
             self.pairs[split], self.labels[split] = kept, scores.normalised
-        self.recordings = self._recordings(folder, recordings, positions) if recordings else None
+        self.recordings, self.damages = None, None
+        if recordings or damaged:
+            info = self._held_back(folder, [*recordings, *damaged])
+            splits, number = info["splits"], info["seed"]
+            if recordings:
+                self.recordings = Recordings(recordings, size, positions, splits, number)
+            if damaged:
+                self.damages = Damages(damaged, size, info.get("instructions") or {}, splits, number)
 
-    def _recordings(self, folder: str, stores: Sequence[str], positions: Sequence[str]) -> Recordings:
-        settings = self.videos.benchmark.info.get("settings", {})
+    def _held_back(self, folder: str, stores: Sequence[str]) -> Mapping[str, Any]:
+        """The settings of the benchmark, which say what it holds back."""
+        settings: Mapping[str, Any] = self.videos.benchmark.info.get("settings", {})
         if not {"splits", "seed"} <= settings.keys():
             raise RoboAlignError(
                 f"benchmark {folder}: expected the splits and the seed of `benchmark build`, to hold back the same "
                 f"episodes of {', '.join(stores)}, found none"
             )
-        return Recordings(stores, self.videos.size, positions, settings["splits"], settings["seed"])
+        return settings
 
     @cached_property
     def identity(self) -> list[Any]:
-        """What a resumed run must find again: checksums of the benchmark and of the judgements, and the recordings."""
+        """What a resumed run must find again: checksums of the benchmark and of the judgements, and the stores."""
         found: list[Any] = [dict(self.videos.benchmark.info["sha256"])]
         if self._judgements is not None:
             found.append(hashlib.sha256(self._judgements.read_bytes()).hexdigest())
         if self.recordings is not None:
             found.append(self.recordings.identity)
+        if self.damages is not None:
+            found.append(self.damages.identity)
         return found
 
     @property

@@ -113,17 +113,17 @@ class Recordings:
         place = int(np.searchsorted(self._ends, number, side="right"))
         one = self._stores[place]
         row = int(one.rows[number - self._ends[place]])  # counted from the end of its store
-        start, stop = _part(int(one.cache.lengths[row]), shortest, random)
-        states = one.cache.episode_extra(STATE, row)[start:stop]
+        part = some_frames(int(one.cache.lengths[row]), shortest, random)
+        states = one.cache.episode_extra(STATE, row)[part]
         instruction = one.cache.instructions[row]
         if random.random() >= _OWN or instruction not in one.oracle.instructions:
             instruction = str(random.choice(one.oracle.instructions))
-        actions = one.cache.episode_actions(row)[start:stop]
+        actions = one.cache.episode_actions(row)[part]
         scores = one.oracle.score_states(states[:, one.state], actions, instruction)
         there = np.where(one.columns >= 0, states[:, one.columns], np.nan)
         return Part(
             episode=number,
-            frames=one.cache.episode_frames(row)[start:stop],
+            frames=one.cache.episode_frames(row)[part],
             instruction=instruction,
             scores=scores / HIGHEST,
             positions=((there - self.mean) / self.std).astype(np.float32),
@@ -166,10 +166,10 @@ def _range(stores: Sequence[_Recorded]) -> tuple[Array, Array]:
     return np.array(mean, np.float32), np.array(std, np.float32)
 
 
-def _part(length: int, shortest: int, random: np.random.Generator) -> tuple[int, int]:
-    """First frame, and the frame after the last one."""
+def some_frames(length: int, shortest: int, random: np.random.Generator) -> slice:
+    """All frames of an episode, or a part of at least ``shortest``."""
     if length <= shortest or random.random() < _WHOLE:
-        return 0, length
+        return slice(0, length)
     count = int(random.integers(shortest, length + 1))
     start = int(random.integers(0, length - count + 1))
-    return start, start + count
+    return slice(start, start + count)

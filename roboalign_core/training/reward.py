@@ -22,6 +22,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.precision import autocast
 from roboalign_core.reward.calibration import Calibration
 from roboalign_core.reward.config import RewardModelConfig
+from roboalign_core.reward.damages import Damaged
 from roboalign_core.reward.data import RewardData
 from roboalign_core.reward.model import FOLDER, RewardModel
 from roboalign_core.reward.recordings import Array, Part
@@ -29,9 +30,13 @@ from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.reward.summary import chosen, summarise
 from roboalign_core.reward.text import tokenise
 from roboalign_core.rubric import HIGHEST, KEYS
+from roboalign_core.tensors import load_into
+from roboalign_core.training.checkpoints import newest_weights
 from roboalign_core.training.state import BETA
 
 _BATCH = 64  # videos that are scored at once on the validation split
+_POINTS = 0.5  # by which a total has to be lower for the order to be as good as certain
+_ORDER = 0.05  # weight of the order's loss beside that of the scores
 _BALANCE = ("origin", "source", "labeller", "degradation", "instruction", "total", *KEYS)
 
 
@@ -55,6 +60,11 @@ class RewardStageConfig:
             instruction, with the positions that ``reward_model.positions`` names.
         recordings_share: of a batch that such parts are.
         positions_weight: of the loss of the positions, beside that of the scores.
+        damaged: folders of stores of episodes, recorded by cameras or simulators, that are shown beside themselves
+            after damage, to learn what that takes whatever the scene, see :class:`Damages`.
+        damaged_share: of a batch that such videos are, the damaged and the others.
+        damaged_weight: of the loss of what is lost, beside that of the scores.
+        start: run folder of this stage whose newest weights this run starts from; anew where empty.
         validate_every: steps from one look at the validation split to the next.
         validation: pairs of that split that such a look takes.
     """
@@ -72,6 +82,10 @@ class RewardStageConfig:
     recordings: list[str] = field(default_factory=list)
     recordings_share: float = 0.5
     positions_weight: float = 0.1
+    damaged: list[str] = field(default_factory=list)
+    damaged_share: float = 0.25
+    damaged_weight: float = 1.0
+    start: str = ""
     validate_every: int = 50
     validation: int = 128
 
@@ -79,17 +93,19 @@ class RewardStageConfig:
         for name in ("pairs", "shortest", "validate_every", "validation"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"stage.{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("short_share", "word_dropout", "balance_share", "recordings_share"):
+        for name in ("short_share", "word_dropout", "balance_share", "recordings_share", "damaged_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
+        taken = self.damaged_share * bool(self.damaged) + self.recordings_share * bool(self.recordings)
+        if taken > 1:
+            raise RoboAlignError(f"stage.damaged_share + stage.recordings_share: expected at most 1, found {taken:.2f}")
         if len(self.weights) != len(KEYS) or min(self.weights) < 0 or not sum(self.weights) > 0:
             raise RoboAlignError(
                 f"stage.weights: expected {len(KEYS)} numbers of 0 or more, not all 0, found {self.weights}"
             )
-        if not 0 <= self.positions_weight < math.inf:
-            raise RoboAlignError(
-                f"stage.positions_weight: expected a number of 0 or more, found {self.positions_weight}"
-            )
+        for name in ("positions_weight", "damaged_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RoboAlignError(f"stage.{name}: expected a number of 0 or more, found {getattr(self, name)}")
         if not self.delta > 0:
             raise RoboAlignError(f"stage.delta: expected a number above 0, found {self.delta}")
         unknown = [name for name in self.balance if name not in _BALANCE]
@@ -99,7 +115,15 @@ class RewardStageConfig:
 
 def reward_data(benchmark: str, config: RewardStageConfig, model: RewardModelConfig) -> RewardData:
     """What the stage is to learn from; see :class:`RewardData` for errors."""
-    return RewardData(benchmark, model.size, config.judgements, config.labellers, config.recordings, model.positions)
+    return RewardData(
+        benchmark,
+        model.size,
+        config.judgements,
+        config.labellers,
+        config.recordings,
+        model.positions,
+        config.damaged,
+    )
 
 
 class RewardStage:
@@ -129,7 +153,7 @@ class RewardStage:
         self.device = torch.device(device)
         self.pairs, self.labels = data.pairs[Split.TRAIN], data.labels[Split.TRAIN]
         # ids of every instruction, found once; also refuses those that are too long
-        told = data.recordings.instructions if data.recordings else []
+        told = [text for source in (data.recordings, data.damages) if source for text in source.instructions]
         different = sorted({*told, *(pair.instruction for pairs in data.pairs.values() for pair in pairs)})
         self.ids = dict(zip(different, tokenise(different, model.text), strict=True))
         self.module = RewardNetwork(model).to(self.device)
@@ -144,25 +168,38 @@ class RewardStage:
         self.groups = _groups(self.pairs, raw, config.balance) if config.balance else []
         self.steps, self.figures = 0, dict[str, float]()
 
+    def start_from(self, run: Path) -> None:
+        """Begin with the newest weights of another run of this stage.
+
+        Raises:
+            RoboAlignError: no such run, or one of another size.
+        """
+        load_into(self.module, newest_weights(run), str(run))
+
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Huber loss of a fresh batch; the mean error of the normalised scores, also on the validation split."""
         rows = self._draw()
         count = self.model.frames
         if self.random.random() < self.config.short_share:
             count = int(self.random.integers(self.config.shortest, count + 1))
-        misplaced, batches = torch.zeros((), device=self.device), []
-        if self.data.recordings:
-            fresh = round(self.config.pairs * self.config.recordings_share)
+        losses, batches = [], []
+        if self.data.damages and (compared := round(self.config.pairs * self.config.damaged_share / 2)):
+            rows = rows[2 * compared :]
+            drawn = [self.data.damages.draw(self.random, count + 1) for _ in range(compared)]
+            losses.append(self.config.damaged_weight * self._lost(drawn, count))
+        if self.data.recordings and (fresh := round(self.config.pairs * self.config.recordings_share)):
             rows, parts = rows[fresh:], [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]
-            if parts:
-                logits, positions = self._recorded(parts, count)
-                misplaced = self._misplaced(positions, parts, self.data.recordings.std)
-                shares = self.recorded_shares[:, [part.episode for part in parts]]
-                batches.append((logits, np.stack([part.scores for part in parts]), shares))
+            logits, positions = self._recorded(parts, count)
+            misplaced = self._misplaced(positions, parts, self.data.recordings.std)
+            losses.append(self.config.positions_weight * misplaced)
+            shares = self.recorded_shares[:, [part.episode for part in parts]]
+            batches.append((logits, np.stack([part.scores for part in parts]), shares))
         if len(rows):
             logits = self._logits([self.pairs[row] for row in rows], count, self.augmentation)
             batches.append((logits, self.labels[rows], self.shares[:, rows]))
-        loss = self._huber(batches) + self.config.positions_weight * misplaced
+        if batches:
+            losses.append(self._huber(batches))
+        loss = torch.stack(losses).sum()
         if self.steps % self.config.validate_every == 0:
             self.figures["validation_mae"] = self._error()
         self.steps += 1
@@ -177,6 +214,24 @@ class RewardStage:
         each = F.huber_loss(found, labels.expand_as(found), reduction="none", delta=self.config.delta)
         self.figures["mae"] = (found.detach().mean(0) - labels).abs().mean().item()
         return (each @ (weights / weights.sum()) * shares).sum() / shares.sum().clamp(min=1)
+
+    def _lost(self, drawn: Sequence[Damaged], count: int) -> Tensor:
+        """How wrong is by how much videos are scored below themselves before the damage: of each score, and of all.
+
+        Huber's loss of what each score loses, and the log loss of which of the two has the higher total (Bradley and
+        Terry 1952): where a score of a strange scene is off, the others must not outweigh what was damaged.
+        """
+        videos = [summarise(one.clean, count) for one in drawn] + [summarise(one.damaged, count) for one in drawn]
+        found = self._alike(videos, self._ids([one.instruction for one in drawn] * 2), None).sigmoid()
+        lost = found[:, : len(drawn)] - found[:, len(drawn) :]
+        truth = torch.from_numpy(np.stack([one.lost for one in drawn])).to(self.device)
+        weights, highest = (torch.tensor(each, device=self.device) for each in (self.config.weights, HIGHEST))
+        each = F.huber_loss(lost, truth.expand_as(lost), reduction="none", delta=self.config.delta)
+        lower = truth @ highest > 0
+        totals = (lost.mean(0) @ highest)[lower]
+        self.figures["damage_seen"] = (totals.detach() > 0).float().mean().item()
+        order = F.softplus(-totals / _POINTS).sum() / max(len(totals), 1)
+        return (each @ (weights / weights.sum())).mean() + _ORDER * order
 
     def _misplaced(self, positions: Tensor, parts: Sequence[Part], std: Array) -> Tensor:
         """Smooth L1 of positions (B, F, K), where they are known; ``std`` (K,) brings them to their columns' units."""
@@ -222,7 +277,12 @@ class RewardStage:
     def _logits(self, pairs: Sequence[Pair], count: int, augmentation: AugmentationConfig | None) -> Tensor:
         """Logits (heads, B, 6) of videos at ``count`` frames; those with fewer go through the network by themselves."""
         summaries = [summarise(self._frames(pair), count) for pair in pairs]
-        ids = self._ids([pair.instruction for pair in pairs])
+        return self._alike(summaries, self._ids([pair.instruction for pair in pairs]), augmentation)
+
+    def _alike(
+        self, summaries: Sequence[NDArray[np.uint8]], ids: Tensor, augmentation: AugmentationConfig | None
+    ) -> Tensor:
+        """Logits (heads, B, 6) of summaries, of which those of one length go through the network together."""
         lengths = np.array([summary.shape[1] for summary in summaries])
         parts, order = [], []
         for length in np.unique(lengths):

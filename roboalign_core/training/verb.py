@@ -242,9 +242,14 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
         return WindowCache.open_or_build(folder, source(), length, depends, config.loop.seed)
 
     stage = DynamicsStage(settings, source(), coded if settings.cached else None)
-    if settings.start and Checkpoints(Path(config.out) / CHECKPOINTS).newest() is None:
+    if settings.start and _begins(config):
         stage.start_from(Path(settings.start), config.world_model)
     return stage
+
+
+def _begins(config: TrainConfig) -> bool:
+    """Whether this run goes on from no checkpoint of its own."""
+    return Checkpoints(Path(config.out) / CHECKPOINTS).newest() is None
 
 
 def _decoder(config: TrainConfig, settings: DecoderStageConfig, data: TrainingData) -> Stage:
@@ -276,7 +281,11 @@ def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) ->
 
 
 def _reward(config: TrainConfig, settings: RewardStageConfig, data: RewardData) -> Stage:
-    return RewardStage(settings, config.reward_model, data, config.augmentation, config.loop.seed, config.loop.device)
+    loop = config.loop
+    stage = RewardStage(settings, config.reward_model, data, config.augmentation, loop.seed, loop.device)
+    if settings.start and _begins(config):
+        stage.start_from(Path(settings.start))
+    return stage
 
 
 def _judge(config: TrainConfig, settings: JudgeStageConfig, data: PairData) -> Stage:

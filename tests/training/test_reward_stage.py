@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,8 +26,9 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.ranking import auc
 from roboalign_core.files import read_json
 from roboalign_core.reward import RewardModel
+from roboalign_core.reward.damages import Damaged
 from roboalign_core.reward.data import PairVideos, RewardData, read_judgements
-from roboalign_core.rubric import KEYS
+from roboalign_core.rubric import HIGHEST, KEYS
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.loop import LoopConfig, Trainer
 from roboalign_core.training.reward import RewardStage, RewardStageConfig, _augmented
@@ -247,6 +249,72 @@ def test_what_recordings_need(recorded: TrainConfig, toy: Benchmark) -> None:
     with pytest.raises(RoboAlignError, match="expected the splits and the seed of `benchmark build`"):
         train(replace(recorded, benchmark=str(toy.path)))
     assert not Path(recorded.out).exists()
+
+
+# -- damaged --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(recorded: TrainConfig) -> TrainConfig:
+    """A run on the same recordings, shown beside themselves after damage."""
+    stage = {**recorded.stage, "recordings": [], "damaged": recorded.stage["recordings"], "damaged_share": 0.75}
+    return replace(recorded, stage=stage, reward_model=replace(recorded.reward_model, positions=[]))
+
+
+def damaged_stage(settings: TrainConfig, **changes: Any) -> RewardStage:
+    data = RewardData(settings.benchmark, (32, 32), damaged=settings.stage["damaged"])
+    config = RewardStageConfig(**{"pairs": 8, "shortest": 4, **changes})
+    return RewardStage(config, settings.reward_model, data, settings.augmentation, 0, "cpu")
+
+
+def test_it_learns_which_of_two_videos_is_damaged(damaged: TrainConfig) -> None:
+    train(replace(damaged, loop=replace(damaged.loop, steps=80)))
+    seen = [entry["damage_seen"] for entry in metrics(Path(damaged.out))]
+    assert np.mean(seen[-10:]) > 0.85
+    assert np.mean(seen[-10:]) > np.mean(seen[:5])
+
+
+def test_what_a_lost_score_costs(damaged: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = damaged_stage(damaged, weights=[0, 0, 0, 1.0, 0, 0], delta=0.25)
+    frames = np.zeros((9, 32, 32, 3), np.uint8)
+    drawn = [
+        Damaged(frames, frames[:8], "move it right", np.array([0, 0, 0, lost, 0, 0], np.float32)) for lost in (0.8, 0)
+    ]
+    found = torch.full((1, 4, 6), 0.5)
+    found[0, :, 3] = torch.tensor([0.9, 0.5, 0.4, 0.3])  # clean, clean, damaged, damaged
+    monkeypatch.setattr(stage, "_alike", lambda videos, ids, augmentation: found.logit())
+    huber = (0.25 * (0.3 - 0.125) + 0.5 * 0.2**2) / 2  # off by 0.3, beyond delta, and by 0.2
+    order = math.log1p(math.exp(-0.5 * HIGHEST[3] / 0.5))  # of the first; the second lost nothing
+    assert stage._lost(drawn, 8).item() == pytest.approx(huber + 0.05 * order, rel=1e-4)
+    assert stage.figures["damage_seen"] == 1.0
+
+
+def test_shares_of_a_batch_add_up(damaged: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, seen = damaged_stage(damaged, pairs=20, damaged_share=0.5), dict[str, int]()
+    lost, huber = stage._lost, stage._huber
+    monkeypatch.setattr(stage, "_lost", lambda drawn, count: seen.update(drawn=len(drawn)) or lost(drawn, count))
+    monkeypatch.setattr(
+        stage, "_huber", lambda batches: seen.update(pairs=sum(len(one[1]) for one in batches)) or huber(batches)
+    )
+    stage.loss()
+    assert seen == {"drawn": 5, "pairs": 10}
+    alone = damaged_stage(damaged, pairs=20, damaged_share=1.0)
+    alone.loss()[0].backward()  # nothing but damaged videos
+    with pytest.raises(RoboAlignError, match=r"damaged_share \+ stage.recordings_share: expected at most 1, found 1.2"):
+        RewardStageConfig(damaged=["a"], recordings=["b"], damaged_share=0.6, recordings_share=0.6)
+
+
+def test_a_run_begins_with_the_weights_of_another(damaged: TrainConfig, tmp_path: Path) -> None:
+    short = replace(damaged, loop=replace(damaged.loop, steps=2))
+    train(short)
+    stage = {**damaged.stage, "start": damaged.out}
+    train(replace(short, out=str(tmp_path / "more"), stage=stage, loop=replace(short.loop, lr=1e-12)))
+    first, second = (
+        load_tensors(run / "model" / "reward" / "reward.safetensors") for run in (Path(damaged.out), tmp_path / "more")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(RoboAlignError, match=r"absent"):
+        train(replace(short, out=str(tmp_path / "third"), stage={**stage, "start": str(tmp_path / "absent")}))
 
 
 # -- judgements -----------------------------------------------------------------------------------------------------
