@@ -128,6 +128,8 @@ MIXTURE := {expert: 0.35, noisy: 0.2, contact: 0.1, random: 0.05, wrong_object: 
 WRONG := {instruction_swap: 3, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1.5, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
 PLACES := 'reward_model.positions=[finger.x,finger.y,finger.z,$(OBJECTS),zone.x,zone.y]' stage.positions_weight=0.3
 
+STUDENT := stage=reward reward_model.frames=8 $(PLACES) 'stage.balance=[source,origin]' stage.balance_share=0.3 stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000
+
 train-reward: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=1500 seed=20 boxes=true 'policies.tabletop=$(MIXTURE)' out='$(REWARD)/pairs'
@@ -136,7 +138,9 @@ train-reward: venv
 	real='$(REAL)'
 	shares=$$(for _ in $${real//,/ }; do echo 0.4; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.4 / n}')
 	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.2,0.35,0.05$$shares]" pairs=20000 seed=0 'size=[64,64]' 'origins={recorded: 0.3, degraded: 0.66, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
-	"$$run" train stage=reward reward_model.frames=8 benchmark='$(REWARD)/benchmark' out='$(REWARD)/student' 'stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]' stage.recordings_share=0.35 $(PLACES) 'stage.balance=[source,origin]' stage.balance_share=0.3 stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000 loop.minutes=78
+	learned="benchmark=$(REWARD)/benchmark stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]"
+	"$$run" train $(STUDENT) $$learned out='$(REWARD)/first' stage.recordings_share=0.35 loop.minutes=78
+	"$$run" train $(STUDENT) $$learned out='$(REWARD)/student' stage.start='$(REWARD)/first' stage.recordings_share=0.25 "stage.damaged=[$${real:+$$real,}$(REWARD)/pairs]" stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=72
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
 # The robosuite Panda that lifts a cube, at the same 64x64.

@@ -31,6 +31,8 @@ class ProgressStageConfig:
         distance: frames that are imagined from each.
         holdout: share of the episodes that only ``holdout_mae`` is measured on.
         batch: samples a step.
+        states: recorded frames a step, whose progress is learned from where things were alone: there are many more of
+            them than imagined ones, and no network has to run for them.
         column: per-frame extra of the store that holds progress, one column an instruction.
         state: per-frame extra that holds where things are, which the head learns to read on the way.
         width, slots, hidden: see :class:`roboalign_core.reward.progress.ProgressConfig`.
@@ -40,6 +42,7 @@ class ProgressStageConfig:
     distance: int = 8
     holdout: float = 0.05
     batch: int = 128
+    states: int = 2048
     column: str = "progress"
     state: str = "observation.state"
     width: int = 96
@@ -47,7 +50,7 @@ class ProgressStageConfig:
     hidden: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("contexts", "distance", "batch"):
+        for name in ("contexts", "distance", "batch", "states"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"stage.{name}: expected at least 1, found {getattr(self, name)}")
         if not 0 <= self.holdout < 1:
@@ -100,6 +103,25 @@ class FeatureBank(Batch):
         )
 
 
+@dataclass(frozen=True)
+class RecordedStates:
+    """All recorded frames of some episodes, by where things were.
+
+    Attributes:
+        first, later: (N, state), standardised, of the episode's first frame and of the frame.
+        target: (N, instructions), progress.
+    """
+
+    first: Tensor
+    later: Tensor
+    target: Tensor
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """``count`` rows of each."""
+        pick = torch.randint(len(self.target), (count,), generator=random).to(self.target.device)
+        return self.first[pick], self.later[pick], self.target[pick]
+
+
 class ProgressStage:
     """Regress the progress of all instructions from frames as the frozen world model codes and imagines them."""
 
@@ -128,6 +150,7 @@ class ProgressStage:
             )
         held = max(1, round(config.holdout * data.episodes)) if config.holdout else 0
         kept = data.episodes - held
+        self.recorded = self._recorded(torch.arange(kept))
         self.bank = self._bank(torch.arange(kept), config.contexts, "coding and imagining")
         self.held = (
             self._bank(torch.arange(kept, data.episodes), max(1, config.contexts // 20), "held out") if held else None
@@ -139,12 +162,13 @@ class ProgressStage:
         first, source = self.module.reader(torch.cat([batch.first, batch.source])).float().chunk(2)
         later = self.module.expectation(batch.expected).float()
         read = self.module.progress(first, later).float()
-        known = self.module.progress(batch.first_state, batch.later_state).float()
+        before, after, target = self.recorded.draw(self.config.states, self.random)
+        known = self.module.progress(before, after).float()
         states = F.smooth_l1_loss(first, batch.first_state, beta=0.1)
         states = states + F.smooth_l1_loss(source, batch.source_state, beta=0.1)
         states = states + F.smooth_l1_loss(later, batch.later_state, beta=0.1)
-        progress = F.smooth_l1_loss(read, batch.target, beta=0.02) + F.smooth_l1_loss(known, batch.target, beta=0.02)
-        figures = {"mae": _mae(read, batch.target), "known_mae": _mae(known, batch.target)}
+        progress = F.smooth_l1_loss(read, batch.target, beta=0.02) + F.smooth_l1_loss(known, target, beta=0.02)
+        figures = {"mae": _mae(read, batch.target), "known_mae": _mae(known, target)}
         if self.held is not None:
             figures["holdout_mae"] = self._error(self.held)
         return states + 10 * progress, figures
@@ -159,6 +183,16 @@ class ProgressStage:
         blocks = [self._block(episodes) for _ in track(range(-(-contexts // CONTEXTS)), label)]
         names = [each.name for each in fields(FeatureBank)]
         return FeatureBank(**{name: torch.cat([getattr(block, name) for block in blocks]) for name in names})
+
+    def _recorded(self, episodes: Tensor) -> RecordedStates:
+        lengths = self.data.lengths[episodes]
+        episode = episodes.repeat_interleave(lengths)
+        step = torch.cat([torch.arange(length) for length in lengths.tolist()])
+        first = self._state(episodes, torch.zeros_like(episodes)).repeat_interleave(
+            lengths.to(self.world_model.device), dim=0
+        )
+        target = self.data.column(self.config.column, episode, step).to(self.world_model.device)
+        return RecordedStates(first, self._state(episode, step), target)
 
     def _block(self, episodes: Tensor) -> FeatureBank:
         """Of ``CONTEXTS`` contexts."""

@@ -19,6 +19,7 @@ from roboalign_core.evaluation.probe import StateProbe
 from roboalign_core.files import read_json
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.tensors import load_tensors
+from roboalign_core.training.data import TrainingData
 from roboalign_core.training.loop import Trainer
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.verb import TrainConfig, train
@@ -110,6 +111,19 @@ def test_the_exported_objective_knows_the_store_s_instructions(runs: dict[str, P
     progress = ProgressModel.from_pretrained(runs["progress"] / "model")
     assert progress.config.instructions == ["go left", "go right"]
     assert (progress.config.cells, progress.config.channels) == (16, 32)
+
+
+def test_progress_is_known_from_where_things_are(runs: dict[str, Path], store: Path) -> None:
+    head, data = ProgressModel.from_pretrained(runs["progress"] / "model").head, TrainingData([str(store)], (32, 32))
+    mean, std = data.column_range("observation.state")
+    errors, spread = [], []
+    for episode in EpisodeStore.open(store):
+        states = (torch.tensor(episode.extras["observation.state"]) - mean) / std
+        with torch.no_grad():
+            found = head.progress(states[:1].expand_as(states), states).numpy()
+        errors.append(np.abs(found - episode.extras["progress"]).mean())
+        spread.append(episode.extras["progress"])
+    assert np.mean(errors) < 0.5 * np.concatenate(spread).std()
 
 
 def test_the_exported_probe_reads_places(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
