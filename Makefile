@@ -106,7 +106,7 @@ train-tabletop: venv
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/settled' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/refined' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=42 loop.lr=1e-3 loop.warmup=30
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/matured' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/settled' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=62 loop.lr=8e-4 loop.warmup=30
 	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/matured/model' $(CALM) loop.steps=100000 loop.minutes=18
-	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/matured/model' loop.steps=2000
+	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/matured/model' loop.steps=4000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=2000
 	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/settled,$(TABLETOP)/matured,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
 
@@ -140,7 +140,7 @@ train-reward: venv
 	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.2,0.35,0.05$$shares]" pairs=20000 seed=0 'size=[64,64]' 'origins={recorded: 0.3, degraded: 0.66, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
 	learned="benchmark=$(REWARD)/benchmark stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]"
 	"$$run" train $(STUDENT) $$learned out='$(REWARD)/first' stage.recordings_share=0.35 loop.minutes=78
-	"$$run" train $(STUDENT) $$learned out='$(REWARD)/student' stage.start='$(REWARD)/first' stage.recordings_share=0.25 "stage.damaged=[$${real:+$$real,}$(REWARD)/pairs]" stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=72
+	"$$run" train $(STUDENT) $$learned out='$(REWARD)/student' stage.start='$(REWARD)/first' stage.recordings_share=0.25 "stage.damaged=[$${real:+$$real,}$(REWARD)/pairs]" stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
 # The robosuite Panda that lifts a cube, at the same 64x64.

@@ -88,6 +88,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
 KEYS: tuple[str, ...] = tuple(dimension.key for dimension in DIMENSIONS)
 HIGHEST: npt.NDArray[np.float32] = np.array([dimension.highest for dimension in DIMENSIONS], np.float32)
 HIGHEST.setflags(write=False)
+OUTCOME = 2  # of the dimensions, the first: they say what came of the task
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,13 +17,12 @@ from roboalign_core.benchmark.pairs import Applied, Split
 from roboalign_core.episodes import Episode, EpisodeStore, tables
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
-from roboalign_core.rubric import HIGHEST
+from roboalign_core.rubric import HIGHEST, OUTCOME
 
 # A recorded episode without privileged state: real cameras see real physics, so only the task can be amiss. Where the
 # source says that the robot failed, how far it came is unknown: the right action, incomplete; not done.
 _FAILED = np.array([2, 0, 1, 1, 1, 2], np.float32)
 _NOTHING = np.zeros(len(HIGHEST), np.float32)
-_OUTCOME = 2  # the first two dimensions say what came of the task
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Source:
             outcome = self.oracle.score(seen, seen.instruction)
             for change in others:
                 outcome = kept(outcome, DEGRADATIONS[change.name].losses(change.strength))
-            scores[:_OUTCOME] = outcome[:_OUTCOME]
+            scores[:OUTCOME] = outcome[:OUTCOME]
         return seen, scores
 
     def scores_imagined(self, episode: Episode) -> npt.NDArray[np.float32]:

@@ -46,13 +46,15 @@ class Damaged:
         clean: (T, H, W, 3) uint8.
         damaged: (S, H, W, 3) uint8, S ≤ T.
         instruction: that both are judged by.
-        lost: (6,) float32, by how much the damage lowers the normalised scores.
+        meant: whether that is the recording's own; other words mean nothing.
+        scores: (2, 6) float32, normalised, of the two under the recording's own instruction.
     """
 
     clean: Frames
     damaged: Frames
     instruction: str
-    lost: Array
+    meant: bool
+    scores: Array
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,10 @@ class Damages:
                 continue
             damaged, after = one.source.damaged(clean, [change], pool)
             if not np.array_equal(damaged.frames, clean.frames):  # as where what was frozen stood still before
-                lost = (one.source.scores(clean, clean.instruction) - after) / HIGHEST
-                others = not one.source.oracle and random.random() < _OTHER_WORDS
-                words = str(random.choice(self._babble)) if others else clean.instruction
-                return Damaged(clean.frames, damaged.frames, words, lost)
+                scores = np.stack([one.source.scores(clean, clean.instruction), after]) / HIGHEST
+                meant = one.source.oracle is not None or random.random() >= _OTHER_WORDS
+                words = clean.instruction if meant else str(random.choice(self._babble))
+                return Damaged(clean.frames, damaged.frames, words, meant, scores)
         raise RoboAlignError(f"stage.damaged: expected recordings that damage changes, found none in {_TRIES} draws")
 
     def _episode(self, random: np.random.Generator) -> tuple[_Recorded, int]:

@@ -29,7 +29,7 @@ from roboalign_core.reward.recordings import Array, Part
 from roboalign_core.reward.student import RewardNetwork
 from roboalign_core.reward.summary import chosen, summarise
 from roboalign_core.reward.text import tokenise
-from roboalign_core.rubric import HIGHEST, KEYS
+from roboalign_core.rubric import HIGHEST, KEYS, OUTCOME
 from roboalign_core.tensors import load_into
 from roboalign_core.training.checkpoints import newest_weights
 from roboalign_core.training.state import BETA
@@ -186,7 +186,7 @@ class RewardStage:
         if self.data.damages and (compared := round(self.config.pairs * self.config.damaged_share / 2)):
             rows = rows[2 * compared :]
             drawn = [self.data.damages.draw(self.random, count + 1) for _ in range(compared)]
-            losses.append(self.config.damaged_weight * self._lost(drawn, count))
+            losses.append(self.config.damaged_weight * self._beside(drawn, count))
         if self.data.recordings and (fresh := round(self.config.pairs * self.config.recordings_share)):
             rows, parts = rows[fresh:], [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]
             logits, positions = self._recorded(parts, count)
@@ -215,23 +215,28 @@ class RewardStage:
         self.figures["mae"] = (found.detach().mean(0) - labels).abs().mean().item()
         return (each @ (weights / weights.sum()) * shares).sum() / shares.sum().clamp(min=1)
 
-    def _lost(self, drawn: Sequence[Damaged], count: int) -> Tensor:
-        """How wrong is by how much videos are scored below themselves before the damage: of each score, and of all.
+    def _beside(self, drawn: Sequence[Damaged], count: int) -> Tensor:
+        """How wrong is what is said of videos and of the same after damage: of each, of what is lost, and of the order.
 
-        Huber's loss of what each score loses, and the log loss of which of the two has the higher total (Bradley and
-        Terry 1952): where a score of a strange scene is off, the others must not outweigh what was damaged.
+        Huber's loss of the scores, and of by how much each is lower after the damage; and the log loss of which of the
+        two has the higher total (Bradley and Terry 1952): where the scores of a strange scene are off, they must not
+        outweigh what was damaged. What came of the task is not asked under words that mean nothing.
         """
         videos = [summarise(one.clean, count) for one in drawn] + [summarise(one.damaged, count) for one in drawn]
-        found = self._alike(videos, self._ids([one.instruction for one in drawn] * 2), None).sigmoid()
-        lost = found[:, : len(drawn)] - found[:, len(drawn) :]
-        truth = torch.from_numpy(np.stack([one.lost for one in drawn])).to(self.device)
+        logits = self._alike(videos, self._ids([one.instruction for one in drawn] * 2), None)
+        found = logits.sigmoid().unflatten(1, (2, -1))  # (heads, 2, pairs, 6)
+        truth = torch.from_numpy(np.stack([one.scores for one in drawn], axis=1)).to(self.device)
         weights, highest = (torch.tensor(each, device=self.device) for each in (self.config.weights, HIGHEST))
-        each = F.huber_loss(lost, truth.expand_as(lost), reduction="none", delta=self.config.delta)
-        lower = truth @ highest > 0
-        totals = (lost.mean(0) @ highest)[lower]
+        asked = torch.ones_like(truth)
+        asked[:, [not one.meant for one in drawn], :OUTCOME] = 0
+        single = F.huber_loss(found, truth.expand_as(found), reduction="none", delta=self.config.delta) * asked
+        lost, meant = found[:, 0] - found[:, 1], truth[0] - truth[1]
+        both = F.huber_loss(lost, meant.expand_as(lost), reduction="none", delta=self.config.delta)
+        totals = (lost.mean(0) @ highest)[meant @ highest > 0]
         self.figures["damage_seen"] = (totals.detach() > 0).float().mean().item()
         order = F.softplus(-totals / _POINTS).sum() / max(len(totals), 1)
-        return (each @ (weights / weights.sum())).mean() + _ORDER * order
+        shares = weights / weights.sum()
+        return (single @ shares).mean() + (both @ shares).mean() + _ORDER * order
 
     def _misplaced(self, positions: Tensor, parts: Sequence[Part], std: Array) -> Tensor:
         """Smooth L1 of positions (B, F, K), where they are known; ``std`` (K,) brings them to their columns' units."""

@@ -48,13 +48,16 @@ def test_what_is_damaged_lies_beside_what_it_was(store: Path) -> None:
         assert one.clean.shape[1:] == one.damaged.shape[1:] == (32, 32, 3)
         assert 2 <= len(one.damaged) <= len(one.clean)
         assert len(one.clean) >= 5
-        assert one.lost.shape == (6,)
-        assert one.lost.max() > 0
+        assert one.scores.shape == (2, 6)
+        assert one.scores.min() >= 0
+        assert one.scores.max() <= 1
+        assert (one.scores[0] > one.scores[1]).any() or not one.scores[0, 0]
         different = len(one.damaged) < len(one.clean) or (one.damaged != one.clean).any()
         assert different
     assert {len(one.clean) for one in drawn} >= {5, 6, 12}
     assert any(len(one.damaged) < len(one.clean) for one in drawn)
-    assert np.mean([one.lost[SMOOTH] > 0 for one in drawn]) > 0.3
+    assert all(one.meant == (one.instruction == "move it right") for one in drawn)
+    assert np.mean([one.scores[0, SMOOTH] > one.scores[1, SMOOTH] for one in drawn]) > 0.3
 
 
 def test_without_an_oracle_recordings_are_seen_in_many_looks(wordless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +103,7 @@ def test_the_same_state_draws_the_same(store: Path) -> None:
     first, second = (found.draw(np.random.default_rng(7), 5) for _ in range(2))
     np.testing.assert_array_equal(first.clean, second.clean)
     np.testing.assert_array_equal(first.damaged, second.damaged)
-    np.testing.assert_array_equal(first.lost, second.lost)
+    np.testing.assert_array_equal(first.scores, second.scores)
 
 
 def test_a_folder_with_few_episodes_is_drawn_from_less_often(

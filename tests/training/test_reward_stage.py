@@ -274,25 +274,26 @@ def test_it_learns_which_of_two_videos_is_damaged(damaged: TrainConfig) -> None:
     assert np.mean(seen[-10:]) > np.mean(seen[:5])
 
 
-def test_what_a_lost_score_costs(damaged: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = damaged_stage(damaged, weights=[0, 0, 0, 1.0, 0, 0], delta=0.25)
-    frames = np.zeros((9, 32, 32, 3), np.uint8)
-    drawn = [
-        Damaged(frames, frames[:8], "move it right", np.array([0, 0, 0, lost, 0, 0], np.float32)) for lost in (0.8, 0)
-    ]
+def test_what_is_said_of_damage_costs(damaged: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = damaged_stage(damaged, weights=[1.0, 0, 0, 1.0, 0, 0], delta=0.25)
+    frames, scores = np.zeros((9, 32, 32, 3), np.uint8), np.full((2, 2, 6), 0.5, np.float32)
+    scores[0, :, 3] = 1.0, 0.2  # the first lost 0.8 of a score, the second nothing
+    drawn = [Damaged(frames, frames[:8], "move it right", meant, scores[k]) for k, meant in enumerate((True, False))]
     found = torch.full((1, 4, 6), 0.5)
     found[0, :, 3] = torch.tensor([0.9, 0.5, 0.4, 0.3])  # clean, clean, damaged, damaged
+    found[0, 1, 0] = 0.6  # what came of the task, under words that mean nothing
     monkeypatch.setattr(stage, "_alike", lambda videos, ids, augmentation: found.logit())
-    huber = (0.25 * (0.3 - 0.125) + 0.5 * 0.2**2) / 2  # off by 0.3, beyond delta, and by 0.2
-    order = math.log1p(math.exp(-0.5 * HIGHEST[3] / 0.5))  # of the first; the second lost nothing
-    assert stage._lost(drawn, 8).item() == pytest.approx(huber + 0.05 * order, rel=1e-4)
+    near = 0.5 * np.square([0.1, 0.2, 0.2]).sum() / 4 / 2  # of four videos and two weighed scores; 0.6 is not asked
+    lost = (0.25 * (0.3 - 0.125) + 0.5 * 0.2**2 + 0.5 * 0.1**2) / 2 / 2  # off by 0.3, beyond delta; 0.2; and 0.1
+    order = math.log1p(math.exp(-0.5 * HIGHEST[3] / 0.5))  # of the first alone
+    assert stage._beside(drawn, 8).item() == pytest.approx(near + lost + 0.05 * order, rel=1e-4)
     assert stage.figures["damage_seen"] == 1.0
 
 
 def test_shares_of_a_batch_add_up(damaged: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     stage, seen = damaged_stage(damaged, pairs=20, damaged_share=0.5), dict[str, int]()
-    lost, huber = stage._lost, stage._huber
-    monkeypatch.setattr(stage, "_lost", lambda drawn, count: seen.update(drawn=len(drawn)) or lost(drawn, count))
+    beside, huber = stage._beside, stage._huber
+    monkeypatch.setattr(stage, "_beside", lambda drawn, count: seen.update(drawn=len(drawn)) or beside(drawn, count))
     monkeypatch.setattr(
         stage, "_huber", lambda batches: seen.update(pairs=sum(len(one[1]) for one in batches)) or huber(batches)
     )
