@@ -26,6 +26,8 @@ class ProgressConfig:
     Attributes:
         instructions: sentences that the head knows.
         state: names of the positions that are read on the way to progress.
+        constant: those of them that never change during an episode, as where a goal lies. Hidden states need not hold
+            them; they are taken from the real frame.
         cells, channels: features of a context, tokens by C.
         dim: of the transformer's hidden states.
         width: of the reader of frames.
@@ -35,6 +37,7 @@ class ProgressConfig:
 
     instructions: list[str] = field(default_factory=list)
     state: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)
     cells: int = 64
     channels: int = 192
     dim: int = 256
@@ -78,8 +81,12 @@ class ProgressHead(nn.Module):
     between are the positions of things in either.
     """
 
+    constant: Tensor
+
     def __init__(self, config: ProgressConfig) -> None:
         super().__init__()
+        constant = torch.tensor([name in config.constant for name in config.state])
+        self.register_buffer("constant", constant, persistent=False)
         self.reader = StateReader(config)
         self.expectation = nn.Sequential(
             nn.LayerNorm(config.dim),
@@ -99,7 +106,7 @@ class ProgressHead(nn.Module):
 
     def progress(self, first: Tensor, later: Tensor) -> Tensor:
         """Standardised states (B, state) of both frames → progress (B, instructions)."""
-        return self.network(torch.cat([first, later], dim=-1))
+        return self.network(torch.cat([first, torch.where(self.constant, first, later)], dim=-1))
 
     def forward(self, first: Tensor, expected: Tensor) -> Tensor:
         """See the class."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -19,6 +20,7 @@ from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Context, Imagination
 
 CONTEXTS = 32  # contexts that are coded at once
+_STILL = 1e-5  # in the columns' unit: less than this is no change
 
 
 @dataclass
@@ -127,9 +129,11 @@ class ProgressStage:
 
     def __init__(self, config: ProgressStageConfig, world_model: WorldModel, data: TrainingData, seed: int) -> None:
         self.config, self.world_model, self.data = config, world_model, data
+        state = list(data.column_names(config.state))
         self.head = ProgressConfig(
             instructions=list(data.column_names(config.column)),
-            state=list(data.column_names(config.state)),
+            state=state,
+            constant=[name for name, still in zip(state, _constant(data, config.state), strict=True) if still],
             cells=world_model.config.layout.context_tokens,
             channels=world_model.config.tokenizer.latent_width,
             dim=world_model.config.dynamics.dim,
@@ -166,7 +170,8 @@ class ProgressStage:
         known = self.module.progress(before, after).float()
         states = F.smooth_l1_loss(first, batch.first_state, beta=0.1)
         states = states + F.smooth_l1_loss(source, batch.source_state, beta=0.1)
-        states = states + F.smooth_l1_loss(later, batch.later_state, beta=0.1)
+        moved = ~self.module.constant
+        states = states + F.smooth_l1_loss(later[:, moved], batch.later_state[:, moved], beta=0.1)
         progress = F.smooth_l1_loss(read, batch.target, beta=0.02) + F.smooth_l1_loss(known, target, beta=0.02)
         figures = {"mae": _mae(read, batch.target), "known_mae": _mae(known, target)}
         if self.held is not None:
@@ -249,6 +254,15 @@ class ProgressStage:
     def export(self, folder: Path) -> None:
         """The head."""
         ProgressModel(self.head, self.module).save_pretrained(folder)
+
+
+def _constant(data: TrainingData, name: str) -> list[bool]:
+    """Which columns of an extra stay as they are from the first to the last frame of every episode."""
+    still = np.ones(len(data.column_names(name)), bool)
+    for cache in data.caches:
+        for episode in range(len(cache)):
+            still &= np.ptp(cache.episode_extra(name, episode), axis=0) < _STILL
+    return still.tolist()
 
 
 def _mae(predicted: Tensor, target: Tensor) -> float:

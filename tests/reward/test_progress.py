@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ def test_each_instruction_has_a_score_of_its_own(progress: ProgressModel) -> Non
 def test_positions_in_the_first_frame_matter(progress: ProgressModel) -> None:
     first, later = features(), expected(1)
     assert (progress.score(first, later, "reach") != progress.score(first.flip(1), later, "reach")).all()
+
+
+def test_what_never_changes_is_taken_from_the_real_frame(progress: ProgressModel) -> None:
+    head = ProgressHead(replace(progress.config, constant=["y"]))
+    head.load_state_dict(progress.head.state_dict())
+    first, later = torch.tensor([[0.3, -0.4]]), torch.tensor([[0.9, 5.0]])
+    with torch.no_grad():
+        found, without = head.progress(first, later), progress.head.progress(first, later)
+        assert torch.equal(found, head.progress(first, torch.tensor([[0.9, -5.0]])))
+        assert torch.equal(found, progress.head.progress(first, torch.tensor([[0.9, -0.4]])))
+        assert not torch.equal(found, head.progress(first, torch.tensor([[0.8, 5.0]])))
+    assert not torch.equal(found, without)
 
 
 def test_half_precision_features_are_taken(progress: ProgressModel) -> None:

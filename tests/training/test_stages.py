@@ -21,6 +21,7 @@ from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.loop import Trainer
+from roboalign_core.training.progress import _constant
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldModel
@@ -124,6 +125,18 @@ def test_progress_is_known_from_where_things_are(runs: dict[str, Path], store: P
         errors.append(np.abs(found - episode.extras["progress"]).mean())
         spread.append(episode.extras["progress"])
     assert np.mean(errors) < 0.5 * np.concatenate(spread).std()
+
+
+def test_columns_that_never_change_are_found(store: Path, tmp_path: Path) -> None:
+    episodes = []
+    for number, episode in enumerate(EpisodeStore.open(store)):
+        still = np.full((len(episode), 1), number / 10, np.float32)  # another in every episode
+        rows = np.concatenate([episode.extras["observation.state"], still], axis=1)
+        episodes.append(replace(episode, extras={**episode.extras, "observation.state": rows}))
+    spec = EpisodeStore.open(store).spec
+    wider = replace(spec, extras={**spec.extras, "observation.state": ("x", "y", "goal")})
+    EpisodeStore.create(tmp_path / "wider", wider).append(episodes)
+    assert _constant(TrainingData([str(tmp_path / "wider")], (32, 32)), "observation.state") == [False, False, True]
 
 
 def test_the_exported_probe_reads_places(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
