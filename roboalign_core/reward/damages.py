@@ -18,7 +18,7 @@ from roboalign_core.episodes.augment import AugmentationConfig, augment
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
-from roboalign_core.reward.recordings import some_frames
+from roboalign_core.reward.recordings import check_judged, some_frames
 from roboalign_core.rubric import HIGHEST
 
 Array = NDArray[np.float32]
@@ -46,15 +46,16 @@ class Damaged:
         clean: (T, H, W, 3) uint8.
         damaged: (S, H, W, 3) uint8, S ≤ T.
         instruction: that both are judged by.
-        meant: whether that is the recording's own; other words mean nothing.
         scores: (2, 6) float32, normalised, of the two under the recording's own instruction.
+        judged: whether an oracle gave them. Where none did, what came of the task is not known of a part, or of a look
+            that has other colours and sides than the words; only what the damage takes of it is.
     """
 
     clean: Frames
     damaged: Frames
     instruction: str
-    meant: bool
     scores: Array
+    judged: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Damages:
         instructions: Mapping[str, str],
         splits: Mapping[str, float],
         seed: int,
+        words: int,
     ) -> None:
         """Open stores; every episode is drawn equally often, those of a folder with many episodes less often.
 
@@ -96,10 +98,11 @@ class Damages:
             instructions: by source, for recordings that have none.
             splits: shares of the benchmark that is learned from beside these, see :func:`split_of`.
             seed: of that benchmark.
+            words: of the longest instruction that may be made up.
 
         Raises:
-            RoboAlignError: a store is absent or damaged, or a folder has no episode with an instruction that may be
-                learned from.
+            RoboAlignError: a store is absent or damaged, lacks what its oracle reads, or a folder has no episode with
+                an instruction that may be learned from.
         """
         groups = [open_sources(Path(folder)) for folder in folders]
         self._groups = [
@@ -112,7 +115,7 @@ class Damages:
         counts = [min(_EPISODES, sum(len(one.rows) for one in group)) for group in self._groups]
         self._weights = np.array(counts) / sum(counts)
         made_up = np.random.default_rng(0)
-        self._babble = [_babble(made_up) for _ in range(_BABBLE)]
+        self._babble = [_babble(made_up, words) for _ in range(_BABBLE)]
         stores = [source.store for group in groups for source in group]
         self.identity = [[store.spec.source, len(store), store.frames] for store in stores]
 
@@ -120,7 +123,8 @@ class Damages:
     def instructions(self) -> list[str]:
         """All that videos are judged by."""
         found = {one.cache.instructions[row] or one.told for group in self._groups for one in group for row in one.rows}
-        return sorted(found.union(self._babble))
+        judged = all(one.source.oracle for group in self._groups for one in group)
+        return sorted(found if judged else found.union(self._babble))
 
     def draw(self, random: np.random.Generator, shortest: int) -> Damaged:
         """A recording or a part of at least ``shortest`` frames (all frames of one that has fewer), and its damage.
@@ -134,15 +138,17 @@ class Damages:
             pool = _Pool(one, row, int(random.integers(2**31)), still)
             kinds = [name for name in KINDS if name != _FOREIGN or len(one.rows) > 1]
             change = Applied(str(random.choice(kinds)), float(random.uniform(*_STRENGTHS)), int(random.integers(2**31)))
-            clean = pool.episode(row, _frames(int(one.cache.lengths[row]), shortest, random))
+            part = some_frames(int(one.cache.lengths[row]), shortest, random)
+            clean = pool.episode(row, part if one.source.oracle else _quickened(part, shortest, random))
             if DEGRADATIONS[change.name].reason_not(clean) is not None:
                 continue
             damaged, after = one.source.damaged(clean, [change], pool)
             if not np.array_equal(damaged.frames, clean.frames):  # as where what was frozen stood still before
                 scores = np.stack([one.source.scores(clean, clean.instruction), after]) / HIGHEST
-                meant = one.source.oracle is not None or random.random() >= _OTHER_WORDS
-                words = clean.instruction if meant else str(random.choice(self._babble))
-                return Damaged(clean.frames, damaged.frames, words, meant, scores)
+                judged = one.source.oracle is not None
+                babble = not judged and random.random() < _OTHER_WORDS
+                words = str(random.choice(self._babble)) if babble else clean.instruction
+                return Damaged(clean.frames, damaged.frames, words, scores, judged)
         raise RoboAlignError(f"stage.damaged: expected recordings that damage changes, found none in {_TRIES} draws")
 
     def _episode(self, random: np.random.Generator) -> tuple[_Recorded, int]:
@@ -197,19 +203,24 @@ def _recorded(
     source: Source, size: tuple[int, int], instructions: Mapping[str, str], splits: Mapping[str, float], seed: int
 ) -> _Recorded:
     told, shares = instructions.get(source.store.spec.source, ""), dict(splits)
+    if source.oracle:
+        check_judged(source)
     rows = [
         row
         for row, (parent, text) in enumerate(zip(source.parents, source.store.instructions, strict=True))
-        if (text or told) and split_of(parent, seed, shares) is Split.TRAIN
+        if (text or told) and _understood(source, text or told) and split_of(parent, seed, shares) is Split.TRAIN
     ]
     return _Recorded(source, FrameCache.open_or_build(source.store, size=size), np.array(rows, np.int64), told)
 
 
-def _frames(length: int, shortest: int, random: np.random.Generator) -> slice:
+def _understood(source: Source, instruction: str) -> bool:
+    return source.oracle is None or instruction in source.oracle.instructions
+
+
+def _quickened(part: slice, shortest: int, random: np.random.Generator) -> slice:
     """A part of an episode, at its own pace or at a quicker one."""
-    part = some_frames(length, shortest, random)
-    stride = int(random.integers(1, 1 + min(_STRIDES, max(1, (part.stop - part.start) // shortest))))
-    return slice(part.start, part.stop, stride)
+    longest = min(_STRIDES, max(1, (part.stop - part.start) // shortest))
+    return slice(part.start, part.stop, int(random.integers(1, 1 + longest)))
 
 
 def _looking(frames: Frames, look: int, still: Frames | None) -> Frames:
@@ -221,11 +232,13 @@ def _looking(frames: Frames, look: int, still: Frames | None) -> Frames:
     frames = frames[:, :: random.choice((-1, 1)), :: random.choice((-1, 1))]
     if frames.shape[1] == frames.shape[2] and random.random() < 0.5:
         frames = frames.transpose(0, 2, 1, 3)
-    return augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0].numpy()
+    with torch.autocast("cpu", enabled=False):
+        return augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0].numpy()
 
 
-def _babble(random: np.random.Generator) -> str:
-    words = ["".join(random.choice(_SYLLABLES, int(random.integers(1, 4)))) for _ in range(random.integers(2, 9))]
+def _babble(random: np.random.Generator, longest: int) -> str:
+    count = min(longest, int(random.integers(2, 9)))
+    words = ["".join(random.choice(_SYLLABLES, int(random.integers(1, 4)))) for _ in range(count)]
     return " ".join(words)
 
 

@@ -73,6 +73,7 @@ class RewardData:
         recordings: Sequence[str] = (),
         positions: Sequence[str] = (),
         damaged: Sequence[str] = (),
+        words: int = 64,
     ) -> None:
         """Open a benchmark, and stores.
 
@@ -84,6 +85,7 @@ class RewardData:
             recordings: folders of stores of simulated episodes.
             positions: columns of their state, see :class:`Recordings`.
             damaged: folders of stores that are drawn from with damages, see :class:`Damages`.
+            words: of the longest instruction that the student takes.
 
         Raises:
             RoboAlignError: the benchmark, the table or a store is damaged, one of the two splits has no pairs, or
@@ -112,7 +114,7 @@ class RewardData:
             if recordings:
                 self.recordings = Recordings(recordings, size, positions, splits, number)
             if damaged:
-                self.damages = Damages(damaged, size, info.get("instructions") or {}, splits, number)
+                self.damages = Damages(damaged, size, info.get("instructions") or {}, splits, number, words)
 
     def _held_back(self, folder: str, stores: Sequence[str]) -> Mapping[str, Any]:
         """The settings of the benchmark, which say what it holds back."""

@@ -133,14 +133,12 @@ class Recordings:
 def _recorded(
     source: Source, size: tuple[int, int], positions: Sequence[str], splits: Mapping[str, float], seed: int
 ) -> _Recorded:
-    where, columns = source.store.path, source.store.spec.extras.get(STATE, ())
     if source.oracle is None:
-        raise RoboAlignError(f"{where}: expected episodes that an oracle can judge, found those of {source.name!r}")
-    lacking = [name for name in source.oracle.columns if name not in columns]
-    if lacking:
         raise RoboAlignError(
-            f"{where}: {STATE}: expected the column {lacking[0]}, found {', '.join(columns) or 'none'}"
+            f"{source.store.path}: expected episodes that an oracle can judge, found those of {source.name!r}"
         )
+    check_judged(source)
+    where, columns = source.store.path, source.store.spec.extras.get(STATE, ())
     parents, shares = source.parents, dict(splits)
     rows = [row for row, parent in enumerate(parents) if split_of(parent, seed, shares) is Split.TRAIN]
     if not rows:
@@ -152,6 +150,16 @@ def _recorded(
         np.array([columns.index(name) for name in source.oracle.columns]),
         np.array([columns.index(name) if name in columns else -1 for name in positions], np.int64),
     )
+
+
+def check_judged(source: Source) -> None:
+    """Raise RoboAlignError unless a store records what its source's oracle, which there is, reads."""
+    columns = source.store.spec.extras.get(STATE, ())
+    for name in source.oracle.columns if source.oracle else ():
+        if name not in columns:
+            raise RoboAlignError(
+                f"{source.store.path}: {STATE}: expected the column {name}, found {', '.join(columns) or 'none'}"
+            )
 
 
 def _range(stores: Sequence[_Recorded]) -> tuple[Array, Array]:

@@ -154,6 +154,10 @@ class ProgressStage:
             )
         held = max(1, round(config.holdout * data.episodes)) if config.holdout else 0
         kept = data.episodes - held
+        if kept < 1:
+            raise RoboAlignError(
+                f"stage.holdout: expected to leave episodes to learn from, found {held} of {held} held"
+            )
         self.recorded = self._recorded(torch.arange(kept))
         self.bank = self._bank(torch.arange(kept), config.contexts, "coding and imagining")
         self.held = (

@@ -36,6 +36,7 @@ from roboalign_core.training.state import BETA
 
 _BATCH = 64  # videos that are scored at once on the validation split
 _POINTS = 0.5  # by which a total has to be lower for the order to be as good as certain
+_SAME = 1e-3  # points: totals that differ by less have no order
 _ORDER = 0.05  # weight of the order's loss beside that of the scores
 _BALANCE = ("origin", "source", "labeller", "degradation", "instruction", "total", *KEYS)
 
@@ -63,7 +64,7 @@ class RewardStageConfig:
         damaged: folders of stores of episodes, recorded by cameras or simulators, that are shown beside themselves
             after damage, to learn what that takes whatever the scene, see :class:`Damages`.
         damaged_share: of a batch that such videos are, the damaged and the others.
-        damaged_weight: of the loss of what is lost, beside that of the scores.
+        damaged_weight: of the loss of these: their scores, what is lost, and the order; beside that of the others.
         start: run folder of this stage whose newest weights this run starts from; anew where empty.
         validate_every: steps from one look at the validation split to the next.
         validation: pairs of that split that such a look takes.
@@ -123,14 +124,16 @@ def reward_data(benchmark: str, config: RewardStageConfig, model: RewardModelCon
         config.recordings,
         model.positions,
         config.damaged,
+        model.text.words,
     )
 
 
 class RewardStage:
     """Regress the six scores with a dimension-weighted Huber loss.
 
-    Every head weighs the pairs differently (by draws from Poisson(1), the bootstrap of Efron 1979), so that their
-    disagreement says how much a score hangs on the pairs that happened to be there.
+    Every head weighs the pairs and recordings differently (by draws from Poisson(1), the bootstrap of Efron 1979), so
+    that their disagreement says how much a score hangs on those that happened to be there; what is shown beside its
+    damage counts the same for all.
     """
 
     def __init__(
@@ -148,6 +151,11 @@ class RewardStage:
             raise RoboAlignError(
                 f"stage.recordings: expected episodes of more than {model.frames} frames, as the model looks at, found "
                 f"one of {data.recordings.shortest}"
+            )
+        if data.damages and round(config.pairs * config.damaged_share / 2) < 1:
+            raise RoboAlignError(
+                f"stage.damaged_share: expected room for at least one video and its damage among {config.pairs} pairs, "
+                f"found {config.damaged_share}"
             )
         self.config, self.model, self.data, self.augmentation = config, model, data, augmentation
         self.device = torch.device(device)
@@ -183,7 +191,7 @@ class RewardStage:
         if self.random.random() < self.config.short_share:
             count = int(self.random.integers(self.config.shortest, count + 1))
         losses, batches = [], []
-        if self.data.damages and (compared := round(self.config.pairs * self.config.damaged_share / 2)):
+        if self.data.damages and (compared := min(len(rows) // 2, round(len(rows) * self.config.damaged_share / 2))):
             rows = rows[2 * compared :]
             drawn = [self.data.damages.draw(self.random, count + 1) for _ in range(compared)]
             losses.append(self.config.damaged_weight * self._beside(drawn, count))
@@ -220,7 +228,8 @@ class RewardStage:
 
         Huber's loss of the scores, and of by how much each is lower after the damage; and the log loss of which of the
         two has the higher total (Bradley and Terry 1952): where the scores of a strange scene are off, they must not
-        outweigh what was damaged. What came of the task is not asked under words that mean nothing.
+        outweigh what was damaged. What came of the task is asked of what an oracle judged; elsewhere only what the
+        damage takes of it is.
         """
         videos = [summarise(one.clean, count) for one in drawn] + [summarise(one.damaged, count) for one in drawn]
         logits = self._alike(videos, self._ids([one.instruction for one in drawn] * 2), None)
@@ -228,12 +237,13 @@ class RewardStage:
         truth = torch.from_numpy(np.stack([one.scores for one in drawn], axis=1)).to(self.device)
         weights, highest = (torch.tensor(each, device=self.device) for each in (self.config.weights, HIGHEST))
         asked = torch.ones_like(truth)
-        asked[:, [not one.meant for one in drawn], :OUTCOME] = 0
+        asked[:, [not one.judged for one in drawn], :OUTCOME] = 0
         single = F.huber_loss(found, truth.expand_as(found), reduction="none", delta=self.config.delta) * asked
         lost, meant = found[:, 0] - found[:, 1], truth[0] - truth[1]
         both = F.huber_loss(lost, meant.expand_as(lost), reduction="none", delta=self.config.delta)
-        totals = (lost.mean(0) @ highest)[meant @ highest > 0]
-        self.figures["damage_seen"] = (totals.detach() > 0).float().mean().item()
+        totals = (lost.mean(0) * highest).sum(-1)[(meant * highest).sum(-1) > _SAME]
+        if len(totals):
+            self.figures["damage_seen"] = (totals.detach() > 0).float().mean().item()
         order = F.softplus(-totals / _POINTS).sum() / max(len(totals), 1)
         shares = weights / weights.sum()
         return (single @ shares).mean() + (both @ shares).mean() + _ORDER * order

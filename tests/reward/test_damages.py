@@ -38,7 +38,7 @@ def wordless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(*folders: Path, instructions: dict[str, str] | None = None, size: tuple[int, int] = (32, 32)) -> Damages:
-    return Damages([str(folder) for folder in folders], size, instructions or {}, SPLITS, 3)
+    return Damages([str(folder) for folder in folders], size, instructions or {}, SPLITS, 3, 8)
 
 
 def test_what_is_damaged_lies_beside_what_it_was(store: Path) -> None:
@@ -56,7 +56,7 @@ def test_what_is_damaged_lies_beside_what_it_was(store: Path) -> None:
         assert different
     assert {len(one.clean) for one in drawn} >= {5, 6, 12}
     assert any(len(one.damaged) < len(one.clean) for one in drawn)
-    assert all(one.meant == (one.instruction == "move it right") for one in drawn)
+    assert not any(one.judged for one in drawn)
     assert np.mean([one.scores[0, SMOOTH] > one.scores[1, SMOOTH] for one in drawn]) > 0.3
 
 
@@ -81,7 +81,34 @@ def test_an_oracle_s_recordings_are_seen_as_they_are(store: Path, monkeypatch: p
     found, random = opened(store), np.random.default_rng(1)
     frames = {frame.tobytes() for episode in EpisodeStore.open(store) for frame in episode.frames}
     for _ in range(20):
-        assert all(frame.tobytes() in frames for frame in found.draw(random, 6).clean)
+        one = found.draw(random, 6)
+        assert one.judged
+        assert all(frame.tobytes() in frames for frame in one.clean)
+
+
+def test_what_an_oracle_judges_keeps_its_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An oracle's limits are for one frame after the other: half the frames would be twice the speed."""
+    patch_oracle(monkeypatch)
+    episodes = list(EpisodeStore.open(make_recordings(tmp_path / "given", 12, seed=8)))
+    for number, one in enumerate(episodes):
+        one.frames[:] = 20 * np.arange(len(one), dtype=np.uint8)[:, None, None, None]  # says when
+        episodes[number] = replace(one, frames=one.frames)
+    EpisodeStore.create(tmp_path / "timed", EpisodeStore.open(tmp_path / "given").spec).append(episodes)
+    found, random = opened(tmp_path / "timed"), np.random.default_rng(0)
+    assert {int(step) for _ in range(40) for step in np.diff(found.draw(random, 4).clean[:, 0, 0, 0])} == {20}
+    monkeypatch.setattr("roboalign_core.benchmark.sources.load_oracle", lambda source: None)
+    monkeypatch.setattr("roboalign_core.reward.damages._looking", lambda frames, look, still: frames.copy())
+    found = opened(tmp_path / "timed")
+    assert {int(step) for _ in range(80) for step in np.diff(found.draw(random, 4).clean[:, 0, 0, 0])} == {20, 40, 60}
+
+
+def test_made_up_words_are_few_enough_and_only_where_they_are_used(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Damages([str(store)], (32, 32), {}, SPLITS, 3, 4)
+    assert max(len(text.split()) for text in short.instructions) <= 4
+    patch_oracle(monkeypatch)
+    assert opened(store).instructions == ["move it right"]
 
 
 def test_episodes_that_are_held_back_are_never_drawn(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +151,11 @@ def test_stores_that_cannot_be_learned_from_are_refused(
 ) -> None:
     with pytest.raises(RoboAlignError, match=r"cameras: expected episodes of the split train with an instruction"):
         opened(store, wordless)
+    with monkeypatch.context() as patched:
+        patch_oracle(patched)
+        lacking = make_recordings(tmp_path / "lacking", 3, columns=("other.x",))
+        with pytest.raises(RoboAlignError, match=r"lacking: observation.state: expected the column thing.x, found oth"):
+            opened(lacking)
     with pytest.raises(RoboAlignError, match=r"absent: expected an episode store"):
         opened(tmp_path / "absent")
     patch_oracle(monkeypatch)  # so that they are seen as they are

@@ -278,10 +278,10 @@ def test_what_is_said_of_damage_costs(damaged: TrainConfig, monkeypatch: pytest.
     stage = damaged_stage(damaged, weights=[1.0, 0, 0, 1.0, 0, 0], delta=0.25)
     frames, scores = np.zeros((9, 32, 32, 3), np.uint8), np.full((2, 2, 6), 0.5, np.float32)
     scores[0, :, 3] = 1.0, 0.2  # the first lost 0.8 of a score, the second nothing
-    drawn = [Damaged(frames, frames[:8], "move it right", meant, scores[k]) for k, meant in enumerate((True, False))]
+    drawn = [Damaged(frames, frames[:8], "move it right", scores[k], judged) for k, judged in enumerate((True, False))]
     found = torch.full((1, 4, 6), 0.5)
     found[0, :, 3] = torch.tensor([0.9, 0.5, 0.4, 0.3])  # clean, clean, damaged, damaged
-    found[0, 1, 0] = 0.6  # what came of the task, under words that mean nothing
+    found[0, 1, 0] = 0.6  # what came of the task, where no oracle judged it; what it lost is asked
     monkeypatch.setattr(stage, "_alike", lambda videos, ids, augmentation: found.logit())
     near = 0.5 * np.square([0.1, 0.2, 0.2]).sum() / 4 / 2  # of four videos and two weighed scores; 0.6 is not asked
     lost = (0.25 * (0.3 - 0.125) + 0.5 * 0.2**2 + 0.5 * 0.1**2) / 2 / 2  # off by 0.3, beyond delta; 0.2; and 0.1
@@ -301,6 +301,8 @@ def test_shares_of_a_batch_add_up(damaged: TrainConfig, monkeypatch: pytest.Monk
     assert seen == {"drawn": 5, "pairs": 10}
     alone = damaged_stage(damaged, pairs=20, damaged_share=1.0)
     alone.loss()[0].backward()  # nothing but damaged videos
+    with pytest.raises(RoboAlignError, match=r"damaged_share: expected room for at least one video and its damage"):
+        damaged_stage(damaged, pairs=8, damaged_share=0.05)
     with pytest.raises(RoboAlignError, match=r"damaged_share \+ stage.recordings_share: expected at most 1, found 1.2"):
         RewardStageConfig(damaged=["a"], recordings=["b"], damaged_share=0.6, recordings_share=0.6)
 

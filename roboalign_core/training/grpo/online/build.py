@@ -105,4 +105,14 @@ def _learn(settings: dict[str, Any]) -> RewardStageConfig:
         raise RoboAlignError(f"stage.online.learn: {' '.join(str(error).split())}") from error
     except RoboAlignError as error:
         raise RoboAlignError(f"stage.online.learn: {error}") from error
-    return cast(RewardStageConfig, found)
+    learn = cast(RewardStageConfig, found)
+    if learn.start:
+        raise RoboAlignError(
+            f"stage.online.learn.start: expected nothing beside stage.reward_model, found {learn.start}"
+        )
+    taken = learn.damaged_share * bool(learn.damaged) + learn.recordings_share * bool(learn.recordings)
+    if taken >= 1:
+        raise RoboAlignError(
+            f"stage.online.learn: expected damaged_share + recordings_share below 1 for rollouts, found {taken:.2f}"
+        )
+    return learn
