@@ -18,6 +18,7 @@ from roboalign_core.rubric import KEYS
 from roboalign_core.world_model.model import WorldModel, one_frame
 
 TASK_WEIGHTS: Mapping[str, float] = {"instruction_following": 1.0, "manipulation_success": 1.0}
+JOINT_WEIGHTS: Mapping[str, float] = dict.fromkeys(KEYS, 1.0)  # beside progress: also what futures are to be believed
 PAST = 2  # of the frames seen, the newest, with which the student's videos begin
 
 

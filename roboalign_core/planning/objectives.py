@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning.objective import (
+    JOINT_WEIGHTS,
     PAST,
     TASK_WEIGHTS,
     JointObjective,
@@ -36,6 +37,7 @@ class ObjectiveConfig:
         progress_model: bundled name, folder or hub id of the progress head; empty: beside the world model.
         reward_model: of the student, likewise.
         weights: of the student's dimensions by key, as shares of their highest scores; those left out count nothing.
+            None at all: the usual ones, what came of the task for ``student`` and all six alike for ``both``.
         past: frames seen, the newest, that the student's videos begin with; 0: the whole episode.
         worth: progress that the student's best opinion counts as in ``both``.
         finalists: of the candidates that are imagined at once, so many, the best by progress, are drawn and shown to
@@ -45,14 +47,15 @@ class ObjectiveConfig:
     name: str = "progress"
     progress_model: str = ""
     reward_model: str = ""
-    weights: dict[str, float] = field(default_factory=lambda: dict(TASK_WEIGHTS))
+    weights: dict[str, float] = field(default_factory=dict)
     past: int = PAST
-    worth: float = 0.1
+    worth: float = 0.3
     finalists: int = 16
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVES:
             raise RoboAlignError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.name!r}")
+        self.weights = self.weights or dict(JOINT_WEIGHTS if self.name == "both" else TASK_WEIGHTS)
         check_student(self.weights, self.past)
         check_joint(self.worth, self.finalists)
 
@@ -69,10 +72,7 @@ def objective_config(settings: Mapping[str, Any]) -> ObjectiveConfig:
             "one with objective=NAME, in a study with objective@study.objective=NAME"
         )
     try:
-        base = OmegaConf.structured(ObjectiveConfig)
-        if "weights" in settings:  # in place of the usual ones, not beside them
-            base.weights = {}
-        config = OmegaConf.to_object(OmegaConf.merge(base, dict(settings)))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ObjectiveConfig), dict(settings)))
     except OmegaConfBaseException as error:
         raise RoboAlignError(f"objective: {' '.join(str(error).split())}") from error
     assert isinstance(config, ObjectiveConfig)

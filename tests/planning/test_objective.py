@@ -27,6 +27,7 @@ from roboalign_core.planning import (
     objective_config,
 )
 from roboalign_core.planning.futures import Futures
+from roboalign_core.planning.objective import TASK_WEIGHTS
 from roboalign_core.reward.model import FOLDER, RewardModel
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.rubric import KEYS
@@ -264,8 +265,16 @@ def test_the_yaml_says_what_the_defaults_are(name: str) -> None:
     settings.pop("defaults", None)
     assert settings.pop("name") == name
     assert settings, "what belongs to it"
-    assert settings == {key: getattr(defaults, key) for key in settings}
     assert objective_config({"name": name, **settings}) == defaults
+    assert not settings.pop("weights", None)  # none: the usual ones
+    assert settings == {key: getattr(defaults, key) for key in settings}
+
+
+def test_what_counts_where_no_weights_are_named() -> None:
+    assert ObjectiveConfig("student").weights == TASK_WEIGHTS
+    assert ObjectiveConfig("both").weights == dict.fromkeys(KEYS, 1.0)
+    own = {"physics_adherence": 2.0}
+    assert objective_config({"name": "both", "weights": own}).weights == own
 
 
 @pytest.mark.parametrize(
@@ -307,7 +316,10 @@ def test_a_missing_student_is_named_with_a_way_out(
         (lambda: ObjectiveConfig("both", worth=-0.5), "worth: expected a finite number of 0 or more, found -0.5"),
         (lambda: ObjectiveConfig("both", finalists=0), "finalists: expected at least 1, found 0"),
         (lambda: ObjectiveConfig(weights={"beauty": 1.0}), "weights: expected keys of .*, found beauty"),
-        (lambda: ObjectiveConfig(weights={}), "weights: expected finite numbers .* found {}"),
+        (
+            lambda: ObjectiveConfig(weights={"physics_adherence": 0}),
+            "weights: expected finite numbers .* above 0, found",
+        ),
         (lambda: ObjectiveConfig(weights={"physics_adherence": -1.0}), "weights: expected finite numbers of 0 or more"),
         (lambda: ObjectiveConfig(weights={"physics_adherence": float("nan")}), "weights: expected finite numbers"),
         (lambda: objective_config("both"), r"found 'both'; choose one with objective=NAME, in a study with objective@"),
