@@ -26,7 +26,7 @@ ifdef ROS_DISTRO
 unexport PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 endif
 
-.PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-reward train-robosuite clean
+.PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-reward tune-reward train-robosuite clean
 
 help:
 	@echo 'make venv             virtual environment with everything in it ($(VENV))'
@@ -36,6 +36,7 @@ help:
 	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
 	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/student/model'
+	@echo 'make tune-reward      that student, taught on recorded data, REAL=STORE,...; into runs/reward/tuned/model'
 	@echo 'make train-robosuite  the same for the robosuite Panda, into runs/robosuite_lift/model'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
@@ -128,7 +129,7 @@ MIXTURE := {expert: 0.35, noisy: 0.2, contact: 0.1, random: 0.05, wrong_object: 
 WRONG := {instruction_swap: 3, foreign_segment: 1, segment_swap: 1, frame_shuffle: 1, freeze: 1, truncation: 1, time_reversal: 1, flicker: 1.5, blur: 1, texture_drift: 1, object_vanishing: 1, object_teleporting: 1, gravity_break: 1, robot_without_effect: 1, object_without_robot: 1, contact_gap: 1, penetration: 1}
 PLACES := 'reward_model.positions=[finger.x,finger.y,finger.z,$(OBJECTS),zone.x,zone.y]' stage.positions_weight=0.3
 
-STUDENT := stage=reward reward_model.frames=8 $(PLACES) 'stage.balance=[source,origin]' stage.balance_share=0.3 stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000
+STUDENT := stage=reward benchmark='$(REWARD)/benchmark' 'stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]' reward_model.frames=8 $(PLACES) 'stage.balance=[source,origin]' stage.balance_share=0.3 stage.shortest=6 stage.short_share=0.1 $(SLIGHT) stage.validate_every=100 stage.validation=256 loop.steps=100000
 
 train-reward: venv
 	run='$(BIN)/roboalign'
@@ -138,10 +139,13 @@ train-reward: venv
 	real='$(REAL)'
 	shares=$$(for _ in $${real//,/ }; do echo 0.4; done | awk '{n++} END {for (i = 0; i < n; i++) printf ",%.4f", 0.4 / n}')
 	"$$run" benchmark build out='$(REWARD)/benchmark' "stores=[$(REWARD)/pairs,$(TABLETOP)/train,$(REWARD)/lift$${real:+,$$real}]" "shares=[0.2,0.35,0.05$$shares]" pairs=20000 seed=0 'size=[64,64]' 'origins={recorded: 0.3, degraded: 0.66, generated: 0.04}' 'degradations=$(WRONG)' 'models=[tabletop]' 'instructions={bridge: move the things on the table about, language_table: push the blocks about, bair: push things about}'
-	learned="benchmark=$(REWARD)/benchmark stage.recordings=[$(REWARD)/pairs,$(TABLETOP)/train]"
-	"$$run" train $(STUDENT) $$learned out='$(REWARD)/first' stage.recordings_share=0.35 loop.minutes=78
-	"$$run" train $(STUDENT) $$learned out='$(REWARD)/student' stage.start='$(REWARD)/first' stage.recordings_share=0.25 "stage.damaged=[$${real:+$$real,}$(REWARD)/pairs]" stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
+	"$$run" train $(STUDENT) out='$(REWARD)/student' stage.recordings_share=0.35 loop.minutes=78
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
+
+# That student, taught on recordings of other cameras beside their damaged versions: REAL='runs/bridge,runs/droid'.
+tune-reward: venv
+	test -n '$(REAL)' || { echo "tune-reward: expected REAL='STORE,...' with recorded episodes, found none" >&2; exit 2; }
+	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' stage.start='$(REWARD)/student' stage.recordings_share=0.15 'stage.damaged=[$(REAL)]' stage.damaged_share=0.7 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=26
 
 # The robosuite Panda that lifts a cube, at the same 64x64.
 LIFT := model=tiny model.dynamics.dim=192 model.dynamics.ffn=576 model.dynamics.max_frames=17 model.dynamics.frame_head_layers=2
