@@ -145,7 +145,7 @@ train-reward: venv
 # That student, taught on recordings of other cameras beside their damaged versions: REAL='runs/bridge,runs/droid'.
 tune-reward: venv
 	test -n '$(REAL)' || { echo "tune-reward: expected REAL='STORE,...' with recorded episodes, found none" >&2; exit 2; }
-	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' stage.start='$(REWARD)/student' stage.recordings_share=0.15 'stage.damaged=[$(REAL)]' stage.damaged_share=0.7 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=26
+	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' stage.start='$(REWARD)/student' stage.recordings_share=0.25 'stage.damaged=[$(REAL),$(REWARD)/pairs]' stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
 
 # The robosuite Panda that lifts a cube, at the same 64x64.
 LIFT := model=tiny model.dynamics.dim=192 model.dynamics.ffn=576 model.dynamics.max_frames=17 model.dynamics.frame_head_layers=2
