@@ -175,7 +175,7 @@ def _objective(config: DemoConfig) -> dict[str, Any]:
     if config.objective is None:
         return {}
     found = objective_config(config.objective)
-    if found.weights != ObjectiveConfig().weights:
+    if found.weights != ObjectiveConfig(found.name).weights:
         raise RoboAlignError(
             f"demo objective: expected the usual weights, which are no parameter of the node, found {found.weights}"
         )
