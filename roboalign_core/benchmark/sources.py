@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,12 @@ def split_of(parent: str, seed: int, shares: dict[str, float]) -> Split:
         if draw < 0:
             return Split(name)
     return Split(list(shares)[-1])
+
+
+def train_rows(source: Source, seed: int, shares: Mapping[str, float]) -> list[int]:
+    """The episodes of a store that a benchmark with these splits and seed leaves for training."""
+    of = dict(shares)
+    return [row for row, parent in enumerate(source.parents) if split_of(parent, seed, of) is Split.TRAIN]
 
 
 def _store_paths(folder: Path) -> list[Path]:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from roboalign_core.benchmark.degradations import DEGRADATIONS
-from roboalign_core.benchmark.pairs import Applied, Split
-from roboalign_core.benchmark.sources import Source, open_sources, split_of
+from roboalign_core.benchmark.pairs import Applied
+from roboalign_core.benchmark.sources import Source, open_sources, train_rows
 from roboalign_core.episodes import Episode
 from roboalign_core.episodes.augment import AugmentationConfig, augment
 from roboalign_core.episodes.cache import FrameCache
@@ -195,26 +195,23 @@ class _Pool:
         return frames.copy() if self._recorded.source.oracle else _looking(frames, self._look, self._still)
 
     def instruction(self, episode: Episode, rng: np.random.Generator) -> str:
-        """No damage of these asks for other words."""
-        raise NotImplementedError
+        """No damage of ``KINDS`` asks for other words."""
+        raise RoboAlignError(
+            f"{self._recorded.source.store.path}: expected a damage of the frames, found one of the words"
+        )
 
 
 def _recorded(
     source: Source, size: tuple[int, int], instructions: Mapping[str, str], splits: Mapping[str, float], seed: int
 ) -> _Recorded:
-    told, shares = instructions.get(source.store.spec.source, ""), dict(splits)
-    if source.oracle:
-        check_judged(source)
-    rows = [
-        row
-        for row, (parent, text) in enumerate(zip(source.parents, source.store.instructions, strict=True))
-        if (text or told) and _understood(source, text or told) and split_of(parent, seed, shares) is Split.TRAIN
-    ]
+    check_judged(source)
+    told, texts = instructions.get(source.store.spec.source, ""), source.store.instructions
+    rows = [row for row in train_rows(source, seed, splits) if _understood(source, texts[row] or told)]
     return _Recorded(source, FrameCache.open_or_build(source.store, size=size), np.array(rows, np.int64), told)
 
 
 def _understood(source: Source, instruction: str) -> bool:
-    return source.oracle is None or instruction in source.oracle.instructions
+    return instruction in source.oracle.instructions if source.oracle else bool(instruction)
 
 
 def _quickened(part: slice, shortest: int, random: np.random.Generator) -> slice:

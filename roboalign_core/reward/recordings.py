@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roboalign_core.benchmark.oracles import StateOracle
-from roboalign_core.benchmark.pairs import Split
-from roboalign_core.benchmark.sources import Source, open_sources, split_of
+from roboalign_core.benchmark.sources import Source, open_sources, train_rows
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
@@ -139,10 +138,9 @@ def _recorded(
         )
     check_judged(source)
     where, columns = source.store.path, source.store.spec.extras.get(STATE, ())
-    parents, shares = source.parents, dict(splits)
-    rows = [row for row, parent in enumerate(parents) if split_of(parent, seed, shares) is Split.TRAIN]
+    rows = train_rows(source, seed, splits)
     if not rows:
-        raise RoboAlignError(f"{where}: expected episodes of the split train, found none among {len(parents)}")
+        raise RoboAlignError(f"{where}: expected episodes of the split train, found none among {len(source.store)}")
     return _Recorded(
         FrameCache.open_or_build(source.store, size=size),
         source.oracle,

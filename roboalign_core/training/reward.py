@@ -97,9 +97,9 @@ class RewardStageConfig:
         for name in ("short_share", "word_dropout", "balance_share", "recordings_share", "damaged_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")
-        taken = self.damaged_share * bool(self.damaged) + self.recordings_share * bool(self.recordings)
-        if taken > 1:
-            raise RoboAlignError(f"stage.damaged_share + stage.recordings_share: expected at most 1, found {taken:.2f}")
+        if self.taken > 1:
+            found = f"{self.taken:.2f}"
+            raise RoboAlignError(f"stage.damaged_share + stage.recordings_share: expected at most 1, found {found}")
         if len(self.weights) != len(KEYS) or min(self.weights) < 0 or not sum(self.weights) > 0:
             raise RoboAlignError(
                 f"stage.weights: expected {len(KEYS)} numbers of 0 or more, not all 0, found {self.weights}"
@@ -112,6 +112,11 @@ class RewardStageConfig:
         unknown = [name for name in self.balance if name not in _BALANCE]
         if unknown:
             raise RoboAlignError(f"stage.balance: expected some of {', '.join(_BALANCE)}, found {unknown[0]!r}")
+
+    @property
+    def taken(self) -> float:
+        """Share of a batch that recordings are, with damage or without, so that no pairs of the benchmark are there."""
+        return self.damaged_share * bool(self.damaged) + self.recordings_share * bool(self.recordings)
 
 
 def reward_data(benchmark: str, config: RewardStageConfig, model: RewardModelConfig) -> RewardData:
@@ -152,7 +157,8 @@ class RewardStage:
                 f"stage.recordings: expected episodes of more than {model.frames} frames, as the model looks at, found "
                 f"one of {data.recordings.shortest}"
             )
-        if data.damages and round(config.pairs * config.damaged_share / 2) < 1:
+        self.compared = min(config.pairs // 2, round(config.pairs * config.damaged_share / 2)) if data.damages else 0
+        if data.damages and not self.compared:
             raise RoboAlignError(
                 f"stage.damaged_share: expected room for at least one video and its damage among {config.pairs} pairs, "
                 f"found {config.damaged_share}"
@@ -191,9 +197,9 @@ class RewardStage:
         if self.random.random() < self.config.short_share:
             count = int(self.random.integers(self.config.shortest, count + 1))
         losses, batches = [], []
-        if self.data.damages and (compared := min(len(rows) // 2, round(len(rows) * self.config.damaged_share / 2))):
-            rows = rows[2 * compared :]
-            drawn = [self.data.damages.draw(self.random, count + 1) for _ in range(compared)]
+        if self.data.damages:
+            rows = rows[2 * self.compared :]
+            drawn = [self.data.damages.draw(self.random, count + 1) for _ in range(self.compared)]
             losses.append(self.config.damaged_weight * self._beside(drawn, count))
         if self.data.recordings and (fresh := round(self.config.pairs * self.config.recordings_share)):
             rows, parts = rows[fresh:], [self.data.recordings.draw(self.random, count + 1) for _ in range(fresh)]

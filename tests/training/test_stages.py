@@ -21,7 +21,7 @@ from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.data import TrainingData
 from roboalign_core.training.loop import Trainer
-from roboalign_core.training.progress import _constant
+from roboalign_core.training.progress import ProgressStage, ProgressStageConfig, _constant
 from roboalign_core.training.tokenizer import TokenizerStage, TokenizerStageConfig
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import DynamicsConfig, TokenizerConfig, WorldModel
@@ -114,17 +114,23 @@ def test_the_exported_objective_knows_the_store_s_instructions(runs: dict[str, P
     assert (progress.config.cells, progress.config.channels) == (16, 32)
 
 
-def test_progress_is_known_from_where_things_are(runs: dict[str, Path], store: Path) -> None:
-    head, data = ProgressModel.from_pretrained(runs["progress"] / "model").head, TrainingData([str(store)], (32, 32))
+def test_progress_is_learned_from_every_recorded_frame(store: Path, world_model: Path) -> None:
+    data = TrainingData([str(store)], (32, 32))
     mean, std = data.column_range("observation.state")
-    errors, spread = [], []
-    for episode in EpisodeStore.open(store):
-        states = (torch.tensor(episode.extras["observation.state"]) - mean) / std
-        with torch.no_grad():
-            found = head.progress(states[:1].expand_as(states), states).numpy()
-        errors.append(np.abs(found - episode.extras["progress"]).mean())
-        spread.append(episode.extras["progress"])
-    assert np.mean(errors) < 0.5 * np.concatenate(spread).std()
+    config = ProgressStageConfig(contexts=1, distance=1, holdout=0.25, width=16, slots=4, hidden=16)
+    recorded = ProgressStage(config, WorldModel.from_pretrained(world_model), data, 0).recorded
+    episodes = [EpisodeStore.open(store)[index] for index in range(12)]  # the last 4 of 16 are held out
+    states = [(torch.tensor(one.extras["observation.state"]) - mean) / std for one in episodes]
+    torch.testing.assert_close(recorded.later, torch.cat(states))
+    torch.testing.assert_close(recorded.first, torch.cat([rows[:1].expand_as(rows) for rows in states]))
+    torch.testing.assert_close(
+        recorded.target, torch.tensor(np.concatenate([one.extras["progress"] for one in episodes]))
+    )
+    first, later, target = recorded.draw(500, torch.Generator().manual_seed(0))
+    rows = {tuple(row) for row in torch.cat([recorded.first, recorded.later, recorded.target], 1).tolist()}
+    drawn = {tuple(row) for row in torch.cat([first, later, target], 1).tolist()}
+    assert drawn <= rows
+    assert len(drawn) > 0.8 * len(rows)
 
 
 def test_columns_that_never_change_are_found(store: Path, tmp_path: Path) -> None:

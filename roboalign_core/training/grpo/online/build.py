@@ -110,9 +110,8 @@ def _learn(settings: dict[str, Any]) -> RewardStageConfig:
         raise RoboAlignError(
             f"stage.online.learn.start: expected nothing beside stage.reward_model, found {learn.start}"
         )
-    taken = learn.damaged_share * bool(learn.damaged) + learn.recordings_share * bool(learn.recordings)
-    if taken >= 1:
+    if learn.taken >= 1:
         raise RoboAlignError(
-            f"stage.online.learn: expected damaged_share + recordings_share below 1 for rollouts, found {taken:.2f}"
+            f"stage.online.learn: expected damaged_share + recordings_share below 1, found {learn.taken:.2f}"
         )
     return learn
