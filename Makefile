@@ -103,9 +103,9 @@ train-tabletop: venv
 	"$$run" collect env=tabletop episodes=9000 seed=0 out='$(TABLETOP)/train'
 	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=28
 	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.cached=24000 loop.steps=100000 loop.minutes=38
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/dynamics' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=26 loop.lr=1e-3 loop.warmup=30
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/settled' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/refined' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=42 loop.lr=1e-3 loop.warmup=30
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/matured' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.start='$(TABLETOP)/settled' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=62 loop.lr=8e-4 loop.warmup=30
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/dynamics]' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=26 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/settled' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/refined]' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=42 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/matured' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/settled]' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=62 loop.lr=8e-4 loop.warmup=30
 	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/matured/model' $(CALM) loop.steps=100000 loop.minutes=18
 	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/matured/model' loop.steps=4000
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=2000
@@ -145,7 +145,7 @@ train-reward: venv
 # That student, taught on recordings of other cameras beside their damaged versions: REAL='runs/bridge,runs/droid'.
 tune-reward: venv
 	test -n '$(REAL)' || { echo "tune-reward: expected REAL='STORE,...' with recorded episodes, found none" >&2; exit 2; }
-	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' stage.start='$(REWARD)/student' stage.recordings_share=0.25 'stage.damaged=[$(REAL),$(REWARD)/pairs]' stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
+	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' 'stage.start=[$(REWARD)/student]' stage.recordings_share=0.25 'stage.damaged=[$(REAL),$(REWARD)/pairs]' stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
 
 # The robosuite Panda that lifts a cube, at the same 64x64.
 LIFT := model=tiny model.dynamics.dim=192 model.dynamics.ffn=576 model.dynamics.max_frames=17 model.dynamics.frame_head_layers=2
@@ -156,7 +156,7 @@ train-robosuite: venv
 	"$$run" collect env=robosuite_lift episodes=320 seed=0 out='$(ROBOSUITE)/train' 'policies.robosuite_lift={expert: 0.6, random: 0.2, miss: 0.1, drop: 0.1}'
 	"$$run" train stage=tokenizer model=tiny data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=24
 	"$$run" train stage=dynamics $(LIFT) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/dynamics' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) $(LIFTING) stage.cached=6000 loop.steps=100000 loop.minutes=18
-	"$$run" train stage=dynamics $(LIFT) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/refined' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) $(LIFTING) stage.start='$(ROBOSUITE)/dynamics' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=14 loop.lr=1e-3 loop.warmup=30
+	"$$run" train stage=dynamics $(LIFT) data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/refined' world_model='$(ROBOSUITE)/tokenizer/model' $(CALM) $(LIFTING) 'stage.start=[$(ROBOSUITE)/dynamics]' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=14 loop.lr=1e-3 loop.warmup=30
 	"$$run" train stage=decoder data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/decoder' world_model='$(ROBOSUITE)/refined/model' $(CALM) loop.steps=100000 loop.minutes=6
 	"$$run" train stage=progress data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/progress' world_model='$(ROBOSUITE)/refined/model' stage.contexts=2000 loop.steps=800
 	"$$run" train stage=probe data='[$(ROBOSUITE)/train]' out='$(ROBOSUITE)/probe' loop.steps=1500

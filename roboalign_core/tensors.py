@@ -51,7 +51,13 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     Raises:
         RoboAlignError: names or shapes differ; the message says which.
     """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check_fit(module.state_dict(), tensors, where)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(model: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise RoboAlignError unless these tensors have all names and shapes of ``model``'s; it says which not."""
+    expected = {name: tuple(value.shape) for name, value in model.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = [
         f"{name}: expected {expected.get(name, 'nothing')}, found {found.get(name, 'nothing')}"
@@ -61,7 +67,6 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise RoboAlignError(f"{where}: weights do not fit the configuration: {'; '.join(wrong[:3])}{more}")
-    module.load_state_dict(dict(tensors))
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

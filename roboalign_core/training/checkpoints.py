@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import write_json
-from roboalign_core.tensors import load_tensors, save_tensors
+from roboalign_core.tensors import check_fit, load_tensors, save_tensors
 
 CHECKPOINTS = "checkpoints"  # folder in a run folder
 RUN = "run.json"  # in a run folder: what is trained there
@@ -74,6 +75,28 @@ def newest_weights(run: Path) -> dict[str, Tensor]:
     if folder is None:
         raise RoboAlignError(f"{run}: expected a run folder with a checkpoint, found none")
     return load_tensors(folder / f"{MODEL}.safetensors")
+
+
+def mean_weights(runs: Sequence[str]) -> dict[str, Tensor]:
+    """The mean of what :func:`newest_weights` gives of each run (model soups, Wortsman et al. 2022, arXiv 2203.05482).
+
+    Runs that went on from the same weights lie in one basin, in which the mean is mostly as good as the best of them
+    at everything that any of them is good at.
+
+    Raises:
+        RoboAlignError: a folder holds no checkpoint, or one of another size than the first.
+    """
+    found = [newest_weights(Path(run)) for run in runs]
+    for run, other in zip(runs[1:], found[1:], strict=True):
+        check_fit(found[0], other, run)
+    return {name: _mean([one[name] for one in found]) for name in found[0]}
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    """In their own type; of whole numbers, which are not trained, the first."""
+    if not tensors[0].is_floating_point():
+        return tensors[0]
+    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(tensors[0].dtype)
 
 
 @contextmanager

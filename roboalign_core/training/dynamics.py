@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json
 from roboalign_core.tensors import load_into
-from roboalign_core.training.checkpoints import RUN, newest_weights
+from roboalign_core.training.checkpoints import RUN, mean_weights
 from roboalign_core.training.state import StateConfig
 from roboalign_core.training.windows import WindowCache, WindowConfig, Windows, WindowSource
 from roboalign_core.world_model.codes import CodeLogits
@@ -52,7 +52,7 @@ class DynamicsStageConfig(WindowConfig):
         imagined_share: share of the clips whose frames after the first come in as a one-pass rollout imagines them,
             while what is to be predicted stays what really came: so the model learns to go on from its own frames, and
             back towards where the actions lead (cf. DAgger, Ross et al. 2011; scheduled sampling, Bengio et al. 2015).
-        start: run folder of this stage whose newest weights this run starts from; anew where empty.
+        start: run folders of this stage whose newest weights, the mean of them, this run starts from; anew where none.
         balance: see :class:`BalanceConfig`.
         state: see :class:`StateConfig`.
     """
@@ -62,7 +62,7 @@ class DynamicsStageConfig(WindowConfig):
     label_smoothing: float = 0.0
     dropout: float = 0.03
     imagined_share: float = 0.0
-    start: str = ""
+    start: list[str] = field(default_factory=list)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     state: StateConfig = field(default_factory=StateConfig)
 
@@ -101,17 +101,20 @@ class DynamicsStage:
         self.device, self.tokenizer = source.device, source.tokenizer
         self.module = DynamicsTraining(source.model, len(source.state.columns)).to(self.device)
 
-    def start_from(self, run: Path, world_model: str) -> None:
-        """Begin with the newest weights of another run of this stage.
+    def start_from(self, runs: Sequence[str], world_model: str) -> None:
+        """Begin with the newest weights of other runs of this stage, see :func:`mean_weights`.
 
         Raises:
             RoboAlignError: no such run, or one on another tokenizer than ``world_model``: its tokens mean other things.
         """
-        identity = read_json(run / RUN)["identity"] if (run / RUN).is_file() else {}
-        found = identity.get("world_model")
-        if found != world_model:
-            raise RoboAlignError(f"stage.start: {run}: expected a run with world_model={world_model}, found {found!r}")
-        load_into(self.module, newest_weights(run), str(run))
+        for run in runs:
+            made = Path(run) / RUN
+            found = (read_json(made)["identity"] if made.is_file() else {}).get("world_model")
+            if found != world_model:
+                raise RoboAlignError(
+                    f"stage.start: {run}: expected a run with world_model={world_model}, found {found!r}"
+                )
+        load_into(self.module, mean_weights(runs), ", ".join(runs))
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Losses of the token head, of the one-pass head and of the positions on a fresh batch."""

@@ -31,7 +31,7 @@ from roboalign_core.reward.summary import chosen, summarise
 from roboalign_core.reward.text import tokenise
 from roboalign_core.rubric import HIGHEST, KEYS, OUTCOME
 from roboalign_core.tensors import load_into
-from roboalign_core.training.checkpoints import newest_weights
+from roboalign_core.training.checkpoints import mean_weights
 from roboalign_core.training.state import BETA
 
 _BATCH = 64  # videos that are scored at once on the validation split
@@ -65,7 +65,7 @@ class RewardStageConfig:
             after damage, to learn what that takes whatever the scene, see :class:`Damages`.
         damaged_share: of a batch that such videos are, the damaged and the others.
         damaged_weight: of the loss of these: their scores, what is lost, and the order; beside that of the others.
-        start: run folder of this stage whose newest weights this run starts from; anew where empty.
+        start: run folders of this stage whose newest weights, the mean of them, this run starts from; anew where none.
         validate_every: steps from one look at the validation split to the next.
         validation: pairs of that split that such a look takes.
     """
@@ -86,7 +86,7 @@ class RewardStageConfig:
     damaged: list[str] = field(default_factory=list)
     damaged_share: float = 0.25
     damaged_weight: float = 1.0
-    start: str = ""
+    start: list[str] = field(default_factory=list)
     validate_every: int = 50
     validation: int = 128
 
@@ -182,13 +182,13 @@ class RewardStage:
         self.groups = _groups(self.pairs, raw, config.balance) if config.balance else []
         self.steps, self.figures = 0, dict[str, float]()
 
-    def start_from(self, run: Path) -> None:
-        """Begin with the newest weights of another run of this stage.
+    def start_from(self, runs: Sequence[str]) -> None:
+        """Begin with the newest weights of other runs of this stage, see :func:`mean_weights`.
 
         Raises:
             RoboAlignError: no such run, or one of another size.
         """
-        load_into(self.module, newest_weights(run), str(run))
+        load_into(self.module, mean_weights(runs), ", ".join(runs))
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:
         """Huber loss of a fresh batch; the mean error of the normalised scores, also on the validation split."""

@@ -243,7 +243,7 @@ def _dynamics(config: TrainConfig, settings: DynamicsStageConfig, data: Training
 
     stage = DynamicsStage(settings, source(), coded if settings.cached else None)
     if settings.start and _begins(config):
-        stage.start_from(Path(settings.start), config.world_model)
+        stage.start_from(settings.start, config.world_model)
     return stage
 
 
@@ -284,7 +284,7 @@ def _reward(config: TrainConfig, settings: RewardStageConfig, data: RewardData) 
     loop = config.loop
     stage = RewardStage(settings, config.reward_model, data, config.augmentation, loop.seed, loop.device)
     if settings.start and _begins(config):
-        stage.start_from(Path(settings.start))
+        stage.start_from(settings.start)
     return stage
 
 

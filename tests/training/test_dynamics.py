@@ -100,12 +100,12 @@ def test_windows_cover_the_beginnings_of_episodes(store: Path, tokenizer: Path) 
 
 def test_training_goes_on_from_another_run(settings: Settings, tokenizer: Path, tmp_path: Path) -> None:
     train(settings("dynamics", tmp_path / "first", steps=40, world_model=tokenizer))
-    changes = {"start": str(tmp_path / "first"), "imagined_share": 0.5}
+    changes = {"start": [str(tmp_path / "first")], "imagined_share": 0.5}
     figures = train(settings("dynamics", tmp_path / "second", steps=2, world_model=tokenizer, **changes))
     fresh = train(settings("dynamics", tmp_path / "fresh", steps=2, world_model=tokenizer))
     assert figures["loss"] < 0.9 * fresh["loss"]
     with pytest.raises(RoboAlignError, match=r"stage\.start: nowhere: expected a run with world_model=.*found None"):
-        train(settings("dynamics", tmp_path / "third", world_model=tokenizer, start="nowhere"))
+        train(settings("dynamics", tmp_path / "third", world_model=tokenizer, start=["nowhere"]))
     shutil.copytree(tokenizer, tmp_path / "other")
     with pytest.raises(RoboAlignError, match=r"stage\.start: .*expected a run with world_model=.*other"):
         train(settings("dynamics", tmp_path / "third", world_model=tmp_path / "other", **changes))
@@ -113,7 +113,7 @@ def test_training_goes_on_from_another_run(settings: Settings, tokenizer: Path, 
 
 def test_a_run_resumes_without_the_run_it_started_from(settings: Settings, tokenizer: Path, tmp_path: Path) -> None:
     train(settings("dynamics", tmp_path / "first", steps=2, world_model=tokenizer))
-    second = settings("dynamics", tmp_path / "second", steps=2, world_model=tokenizer, start=str(tmp_path / "first"))
+    second = settings("dynamics", tmp_path / "second", steps=2, world_model=tokenizer, start=[str(tmp_path / "first")])
     train(second)
     shutil.rmtree(tmp_path / "first")
     assert train(second)["steps"] == 2

@@ -450,7 +450,7 @@ def test_off_by_default(settings: Callable[..., TrainConfig], tmp_path: Path, wo
         ({"alarm": 0.0}, "stage.online.alarm: expected a number above 0"),
         ({"learn": {"colour": 1}}, "stage.online.learn: Key 'colour' not in"),
         ({"learn": {"pairs": 0}}, "stage.online.learn: stage.pairs: expected at least 1"),
-        ({"learn": {"start": "runs/reward"}}, "stage.online.learn.start: expected nothing"),
+        ({"learn": {"start": ["runs/reward"]}}, "stage.online.learn.start: expected nothing"),
         ({"learn": {"damaged": ["a"], "damaged_share": 1.0}}, "stage.online.learn: expected damaged_share"),
         ({"learn": {"shortest": 9}}, "stage.shortest: expected at most 4 frames, found 9"),
     ],

@@ -30,6 +30,7 @@ from roboalign_core.reward.damages import Damaged
 from roboalign_core.reward.data import PairVideos, RewardData, read_judgements
 from roboalign_core.rubric import HIGHEST, KEYS
 from roboalign_core.tensors import load_tensors
+from roboalign_core.training.checkpoints import Checkpoints, mean_weights
 from roboalign_core.training.loop import LoopConfig, Trainer
 from roboalign_core.training.reward import RewardStage, RewardStageConfig, _augmented
 from roboalign_core.training.verb import TrainConfig, train
@@ -310,14 +311,27 @@ def test_shares_of_a_batch_add_up(damaged: TrainConfig, monkeypatch: pytest.Monk
 def test_a_run_begins_with_the_weights_of_another(damaged: TrainConfig, tmp_path: Path) -> None:
     short = replace(damaged, loop=replace(damaged.loop, steps=2))
     train(short)
-    stage = {**damaged.stage, "start": damaged.out}
+    stage = {**damaged.stage, "start": [damaged.out]}
     train(replace(short, out=str(tmp_path / "more"), stage=stage, loop=replace(short.loop, lr=1e-12)))
     first, second = (
         load_tensors(run / "model" / "reward" / "reward.safetensors") for run in (Path(damaged.out), tmp_path / "more")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(RoboAlignError, match=r"absent"):
-        train(replace(short, out=str(tmp_path / "third"), stage={**stage, "start": str(tmp_path / "absent")}))
+        train(replace(short, out=str(tmp_path / "third"), stage={**stage, "start": [str(tmp_path / "absent")]}))
+
+
+def test_a_run_begins_with_the_mean_of_others(tmp_path: Path) -> None:
+    weights = {"one": {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}}
+    weights["two"] = {"w": torch.tensor([3.0, 5.0]), "n": torch.tensor(3)}
+    weights["short"] = {"w": torch.tensor([1.0]), "n": torch.tensor(3)}
+    for name, tensors in weights.items():
+        Checkpoints(tmp_path / name / "checkpoints").save(1, {"model": tensors}, {})
+    found = mean_weights([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert found["w"].tolist() == [2.0, 3.5]
+    assert torch.equal(found["n"], torch.tensor(3))
+    with pytest.raises(RoboAlignError, match=r"short: weights do not fit.* w: expected \(2,\), found \(1,\)"):
+        mean_weights([str(tmp_path / "one"), str(tmp_path / "short")])
 
 
 # -- judgements -----------------------------------------------------------------------------------------------------
