@@ -6,10 +6,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
@@ -83,24 +83,40 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    arguments = list(_without_dashes(arguments))
     overrides = [argument for argument in arguments if "=" in argument or argument.startswith("~")]
     plain = [argument for argument in arguments if argument not in overrides]
     # A mapping may bring keys of its own, which hydra takes only so; where they make no sense, the dataclass says so.
     overrides = [f"++{each}" if re.match(r"[\w.]+=\{", each) else each for each in overrides]
-    if (plain and verb.positional is None) or len(plain) > 1:
+    several = verb.positional is not None and get_origin(get_type_hints(verb.config)[verb.positional]) is list
+    if plain and (verb.positional is None or (len(plain) > 1 and not several)):
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
     try:
         with initialize_config_dir(version_base=None, config_dir=str(config_dir())):
             composed = hydra_compose(config_name=verb.yaml.removesuffix(".yaml"), overrides=overrides)
         merged = OmegaConf.merge(OmegaConf.structured(verb.config), composed)
         if plain and verb.positional:
-            OmegaConf.update(merged, verb.positional, plain[0])
+            OmegaConf.update(merged, verb.positional, plain if several else plain[0])
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise RoboAlignError(f"roboalign {verb.name}: expected a value for {', '.join(missing)}, found none")
         return OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
         raise RoboAlignError(f"roboalign {verb.name}: configuration: {_reason(error)}") from error
+
+
+def _without_dashes(arguments: Sequence[str]) -> Iterator[str]:
+    """``--key value`` and ``--key=value`` as ``key=value``, others as they are."""
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            yield argument
+            continue
+        key, given, value = argument[2:].partition("=")
+        found = value if given else next(rest, None)
+        if found is None:
+            raise RoboAlignError(f"{argument}: expected a value after it, found none")
+        yield f"{key}={found}"
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ class Verb:
         help: one line.
         config: the dataclass that the yaml node and the overrides fill.
         run: takes an instance of ``config`` and returns a flat mapping of results.
-        positional: the field of ``config`` that arguments without ``=`` fill, if any.
+        positional: the field of ``config`` that an argument without ``=`` fills, or several do where it is a list.
     """
 
     name: str

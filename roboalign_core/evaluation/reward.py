@@ -32,6 +32,7 @@ from roboalign_core.evaluation.reward_pairs import (
 from roboalign_core.evaluation.reward_real import real_above_degraded
 from roboalign_core.evaluation.reward_report import report_sections
 from roboalign_core.evaluation.reward_second import second_judge
+from roboalign_core.evaluation.statistics import bootstrap_groups
 from roboalign_core.evaluation.study import Study
 from roboalign_core.reward.data import PairVideos
 from roboalign_core.reward.model import RewardModel
@@ -199,14 +200,39 @@ def _degradations(figures: Figures, data: Scored) -> list[dict[str, Any]]:
             continue
         every_drop.append(mean_drop)
         every_group += groups
-        shares = {f"{key}_drop": float(drop[:, k].mean()) for k, key in enumerate(KEYS)}
         labels = {f"{key}_label_drop": float(meant[chosen, k].mean()) for k, key in enumerate(KEYS)}
         row = {"degradation": name, "videos": len(chosen), "drop": interval.value}
         limits = {"drop_ci_low": interval.low, "drop_ci_high": interval.high}
-        rows.append({**row, **limits, "win_rate": float(wins(mean_drop).mean()), **shares, **labels})
+        each = _each_dimension(figures, drop, meant[chosen], groups)
+        rows.append({**row, **limits, "win_rate": float(wins(mean_drop).mean()), **each, **labels})
     drops = np.concatenate(every_drop) if every_drop else np.empty(0)
     figures.add("degradation_win_rate", every_group, mean_of(wins(drops)), "no damaged videos beside undamaged ones")
+    if rows:
+        figures.values |= _seen(rows)
     return rows
+
+
+def _each_dimension(figures: Figures, drop: Array, meant: Array, groups: list[str]) -> dict[str, float]:
+    """By how much every dimension is lower, with an interval where the benchmark lowers it; of (N, 6) both."""
+    found = {f"{key}_drop": float(drop[:, k].mean()) for k, key in enumerate(KEYS)}
+    for k in np.flatnonzero((meant > 0).any(0)):
+        limits = bootstrap_groups(mean_of(drop[:, k]), groups, resamples=figures.resamples, seed=figures.seed)
+        found |= {f"{KEYS[k]}_drop_ci_low": limits.low, f"{KEYS[k]}_drop_ci_high": limits.high}
+    return found
+
+
+def _seen(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the dimensions that a degradation lowers by the benchmark, those that are lower with an interval above 0.
+
+    As shares of all degradations' dimensions, and of the one of each that the benchmark lowers most.
+    """
+    lower = [[row.get(f"{key}_drop_ci_low", np.nan) for key in KEYS] for row in rows]
+    most = [lower[n][int(np.argmax([row[f"{key}_label_drop"] for key in KEYS]))] for n, row in enumerate(rows)]
+    every = np.array(lower)
+    return {
+        "degradation_dimensions_lowered": float((every[np.isfinite(every)] > 0).mean()),
+        "degradation_main_dimension_lowered": float((np.array(most) > 0).mean()),
+    }
 
 
 def _has_alone(pair: Pair, name: str) -> bool:

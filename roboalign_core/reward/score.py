@@ -27,7 +27,6 @@ _BAR = 24  # characters of a full bar
 class ScoreConfig:
     """Settings; ``configs/score.yaml`` explains each."""
 
-    video: str = ""
     videos: list[str] = field(default_factory=list)
     instruction: str = MISSING
     reward: str = "tabletop"
@@ -37,9 +36,9 @@ class ScoreConfig:
 
 def run(config: ScoreConfig) -> Mapping[str, Any]:
     """Score videos under one instruction; the flat figures are means over them."""
-    paths = [*([config.video] if config.video else []), *config.videos]
+    paths = config.videos
     if not paths:
-        raise RoboAlignError("score: expected a video, found none; say roboalign score VIDEO, or videos=[a.mp4,b.mp4]")
+        raise RoboAlignError("score: expected videos, found none; say roboalign score a.mp4 b.mp4 instruction=TEXT")
     model = RewardModel.from_pretrained(config.reward, config.device)
     frames = [read_video(path, model.config.size) for path in paths]
     scores = model.score(frames, config.instruction)
@@ -93,4 +92,4 @@ def _bar(share: float) -> str:
     return "█" * full + "░" * (_BAR - full)
 
 
-VERB = Verb("score", "scores videos under an instruction in the six dimensions", ScoreConfig, run, positional="video")
+VERB = Verb("score", "scores videos under an instruction in the six dimensions", ScoreConfig, run, positional="videos")

@@ -126,6 +126,11 @@ def test_damage_is_measured_beside_the_same_video_without_it() -> None:
     assert found.values["degradation_win_rate"] == pytest.approx((15 + 5 * 0.5) / 20)
     assert rows[0]["videos"] == 20
     assert rows[0]["instruction_following_drop"] == pytest.approx(1 / 3)
+    assert rows[0]["temporal_consistency_drop_ci_low"] > 0.4
+    assert rows[0]["physics_adherence_drop_ci_low"] == 0  # the benchmark lowers it, too; this student does not
+    assert "instruction_following_drop_ci_low" not in rows[0]
+    assert found.values["degradation_dimensions_lowered"] == 0.5
+    assert found.values["degradation_main_dimension_lowered"] == 1
 
 
 def test_every_camera_is_compared_with_itself() -> None:

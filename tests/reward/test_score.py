@@ -39,7 +39,7 @@ def videos(tmp_path: Path) -> list[Path]:
 
 def test_figures_are_those_of_the_model(student: Path, videos: list[Path]) -> None:
     first, second = map(str, videos)
-    results = run(ScoreConfig(video=first, videos=[second], instruction=INSTRUCTION, reward=str(student)))
+    results = run(ScoreConfig(videos=[first, second], instruction=INSTRUCTION, reward=str(student)))
     frames = [toy_video("red", side, True, 3) for side in ("left", "right")]
     expected = RewardModel.from_pretrained(student).score(frames, INSTRUCTION)
     assert [results[key] for key in KEYS] == pytest.approx(expected.raw.mean(0).tolist())
@@ -68,6 +68,18 @@ def test_the_command_shows_bars_and_writes_results(
     assert results["videos"] == 1
 
 
+def test_the_command_takes_several_videos_and_dashes(
+    student: Path, videos: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "load_verb", lambda name: VERB)
+    names = [str(path) for path in videos]
+    assert cli.main(["score", *names, "--instruction", INSTRUCTION, f"--reward={student}"]) == 0
+    shown = capsys.readouterr().out
+    assert all(Path(name).name in shown for name in names)
+    assert cli.main(["score", *names, "--instruction"]) == 2
+    assert "--instruction: expected a value after it, found none" in capsys.readouterr().err
+
+
 def test_a_long_video_is_read_in_blocks_at_the_size_of_the_model(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (70, 16, 24, 3), dtype=np.uint8)
     encode(tmp_path / "long.mp4", frames, 5.0, VideoCodec(lossless=True))
@@ -76,10 +88,10 @@ def test_a_long_video_is_read_in_blocks_at_the_size_of_the_model(tmp_path: Path)
 
 
 def test_what_cannot_be_scored_is_named(student: Path, tmp_path: Path) -> None:
-    with pytest.raises(RoboAlignError, match="score: expected a video, found none"):
+    with pytest.raises(RoboAlignError, match="score: expected videos, found none"):
         run(ScoreConfig(instruction=INSTRUCTION, reward=str(student)))
     with pytest.raises(RoboAlignError, match=r"none\.mp4: expected a video, found nothing there"):
-        run(ScoreConfig(video=str(tmp_path / "none.mp4"), instruction=INSTRUCTION, reward=str(student)))
+        run(ScoreConfig(videos=[str(tmp_path / "none.mp4")], instruction=INSTRUCTION, reward=str(student)))
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(RoboAlignError, match=r"text\.mp4: expected a readable video"):
-        run(ScoreConfig(video=str(tmp_path / "text.mp4"), instruction=INSTRUCTION, reward=str(student)))
+        run(ScoreConfig(videos=[str(tmp_path / "text.mp4")], instruction=INSTRUCTION, reward=str(student)))
