@@ -15,6 +15,7 @@ from roboalign_core.benchmark.pairs import Applied
 from roboalign_core.benchmark.sources import Source, open_sources, train_rows
 from roboalign_core.episodes import Episode
 from roboalign_core.episodes.augment import AugmentationConfig, augment
+from roboalign_core.episodes.boxes import BOXES
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
@@ -24,7 +25,7 @@ from roboalign_core.rubric import HIGHEST
 Array = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
-KINDS = tuple(name for name, one in DEGRADATIONS.items() if one.family in ("temporal", "appearance"))
+_PICTURES, _THINGS = ("temporal", "appearance"), ("objects", "contacts")  # families; the latter need boxes
 _FOREIGN = "foreign_segment"  # takes a second episode
 _STRENGTHS = (0.3, 1.0)  # lowest and highest that is drawn
 _STRIDES = 3  # every frame, every second one or every third one is taken
@@ -67,6 +68,14 @@ class _Recorded:
     rows: NDArray[np.int64]
     told: str
 
+    @property
+    def kinds(self) -> list[str]:
+        """The damages that its episodes may take."""
+        things = self.source.oracle is not None and BOXES in self.cache.extras
+        families = _PICTURES + _THINGS if things else _PICTURES
+        found = [name for name, one in DEGRADATIONS.items() if one.family in families]
+        return [name for name in found if name != _FOREIGN or len(self.rows) > 1]
+
 
 class Damages:
     """Recordings of cameras or simulators, each drawn with a damage of its own.
@@ -74,8 +83,9 @@ class Damages:
     What a student says of a scene that it never saw may be anything; what it has to know there is which of two videos
     of the same scene is the damaged one, whatever the words. A recording that no oracle judges is shown in many looks,
     turned, recoloured, enlarged, shifted and with a still picture laid over it, and half the time under words that mean
-    nothing, both videos alike. Damages are those that need no objects' boxes. Episodes that the benchmark has for
-    validation or test are left out.
+    nothing, both videos alike. Damages are those of the frames and their order, and, where an oracle judges and the
+    store records boxes, also those of objects and contacts. Episodes that the benchmark has for validation or test are
+    left out.
 
     Attributes:
         identity: what a resumed run must find again: source, episodes and frames of each store.
@@ -136,8 +146,8 @@ class Damages:
             one, row = self._episode(random)
             still = self._still(random) if random.random() < _OVERLAID else None
             pool = _Pool(one, row, int(random.integers(2**31)), still)
-            kinds = [name for name in KINDS if name != _FOREIGN or len(one.rows) > 1]
-            change = Applied(str(random.choice(kinds)), float(random.uniform(*_STRENGTHS)), int(random.integers(2**31)))
+            kind, strength = str(random.choice(one.kinds)), float(random.uniform(*_STRENGTHS))
+            change = Applied(kind, strength, int(random.integers(2**31)))
             part = some_frames(int(one.cache.lengths[row]), shortest, random)
             clean = pool.episode(row, part if one.source.oracle else _quickened(part, shortest, random))
             if DEGRADATIONS[change.name].reason_not(clean) is not None:
@@ -181,7 +191,7 @@ class _Pool:
             fps=spec.fps,
             source=spec.source,
             camera=spec.camera,
-            extras={STATE: cache.episode_extra(STATE, row)[index]} if STATE in cache.extras else {},
+            extras={name: cache.episode_extra(name, row)[index] for name in (STATE, BOXES) if name in cache.extras},
         )
 
     def donor(self, episode: Episode, rng: np.random.Generator) -> Episode:
@@ -195,7 +205,7 @@ class _Pool:
         return frames.copy() if self._recorded.source.oracle else _looking(frames, self._look, self._still)
 
     def instruction(self, episode: Episode, rng: np.random.Generator) -> str:
-        """No damage of ``KINDS`` asks for other words."""
+        """No damage that is drawn asks for other words."""
         raise RoboAlignError(
             f"{self._recorded.source.store.path}: expected a damage of the frames, found one of the words"
         )

@@ -10,8 +10,10 @@ import pytest
 from toy_recordings import make_recordings, patch_oracle
 
 from roboalign_core.benchmark import Split
+from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.sources import open_sources, split_of
-from roboalign_core.episodes import EpisodeStore
+from roboalign_core.episodes import Episode, EpisodeStore
+from roboalign_core.episodes.boxes import BOXES, box_columns
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.reward.damages import Damages
 from roboalign_core.rubric import KEYS
@@ -35,6 +37,13 @@ def wordless(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recorded = EpisodeStore.open(root / "given").spec
         EpisodeStore.create(root / "cameras" / camera, replace(recorded, camera=camera)).append(episodes)
     return root / "cameras"
+
+
+def _boxes(episode: Episode) -> np.ndarray:
+    place = episode.extras["observation.state"][:, :1]
+    robot = np.tile(np.float32([0, 0, 1, 0.1]), (len(episode), 1))
+    edges = [(place - 3) / 32, np.full_like(place, 13 / 32), (place + 4) / 32, np.full_like(place, 20 / 32)]
+    return np.concatenate([robot, *edges], 1).astype(np.float32)
 
 
 def opened(*folders: Path, instructions: dict[str, str] | None = None, size: tuple[int, int] = (32, 32)) -> Damages:
@@ -84,6 +93,29 @@ def test_an_oracle_s_recordings_are_seen_as_they_are(store: Path, monkeypatch: p
         one = found.draw(random, 6)
         assert one.judged
         assert all(frame.tobytes() in frames for frame in one.clean)
+
+
+def test_things_are_damaged_where_they_are_boxed_and_judged(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thing that moves is seen apart from the robot, a stripe at the upper edge; what is done to it is no blur."""
+    columns = box_columns(("robot", "thing"))
+    boxed = [replace(one, extras={**one.extras, BOXES: _boxes(one)}) for one in EpisodeStore.open(store)]
+    spec = EpisodeStore.open(store).spec
+    EpisodeStore.create(tmp_path / "boxed", replace(spec, extras={**spec.extras, BOXES: columns})).append(boxed)
+    things = {name for name, one in DEGRADATIONS.items() if one.family in ("objects", "contacts")}
+    assert not things & set(opened(tmp_path / "boxed")._groups[0][0].kinds)  # nothing says what became of the task
+    patch_oracle(monkeypatch)
+    assert not things & set(opened(store)._groups[0][0].kinds)
+    found, random = opened(tmp_path / "boxed"), np.random.default_rng(3)
+    assert things < set(found._groups[0][0].kinds)
+    monkeypatch.setattr("roboalign_core.reward.damages._Recorded.kinds", ["object_vanishing"])
+    for _ in range(10):
+        one = found.draw(random, 8)
+        assert (one.scores[0, 2:] > one.scores[1, 2:]).all()
+        changed = (one.clean != one.damaged).any((0, 3))
+        assert changed[13:20].any()
+        assert not changed[:5].any()
 
 
 def test_what_an_oracle_judges_keeps_its_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
