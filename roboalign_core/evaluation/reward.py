@@ -115,11 +115,12 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
         "pairs": len(pairs),
         "episodes": len(set(data.groups)),
     }
-    sections = report_sections(result, data, videos, damage, _sources(data), real["sources"], config.videos)
+    sources = _sources(data, config.resamples, config.seed)
+    sections = report_sections(result, data, videos, damage, sources, real["sources"], config.videos)
     write_report(Path(out) / "report.html", "Student reward model on held-out videos", sections)
     detail = {
         "degradations": damage,
-        "sources": _sources(data),
+        "sources": sources,
         "swapped": len(swapped.rows),
         "real": real,
         "second_judge_pairs": judged,
@@ -239,21 +240,25 @@ def _has_alone(pair: Pair, name: str) -> bool:
     return [applied.name for applied in pair.degradations] == [name]
 
 
-def _sources(data: Scored) -> list[dict[str, Any]]:
-    """Figures without intervals for each source of recordings."""
+def _sources(data: Scored, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Figures of each source of recordings, with intervals where it has several recordings."""
     sources = np.array([pair.source for pair in data.pairs])
-    labels, found = data.labels.raw.sum(1), data.predicted.raw.sum(1)
+    labels, found = data.labels.raw.astype(np.float64), data.predicted.raw.astype(np.float64)
+    errors = {f"{key}_mae": np.abs(found - labels)[:, k] for k, key in enumerate(KEYS)}
+    errors["total_mae"] = np.abs(found.sum(1) - labels.sum(1))
     rows = []
     for source in sorted(set(sources)):
         here = np.flatnonzero(sources == source)
         known = here[(data.own & np.isfinite(data.success))[here]]
-        values = {
-            "total_mae": float(np.abs(found - labels)[here].mean()),
-            "total_spearman": spearman(labels[here], found[here]),
-            "success_auc": auc(data.success[known] > 0.5, data.predicted.raw[known, SUCCESS]),
-        }
-        finite = {key: value for key, value in values.items() if np.isfinite(value)}
-        rows.append({"source": str(source), "pairs": len(here), **finite})
+        asked = {name: (here, mean_of(error[here])) for name, error in errors.items()}
+        asked["total_spearman"] = (here, _pairs_of(spearman, labels[here].sum(1), found[here].sum(1)))
+        asked["success_auc"] = (known, _pairs_of(auc, data.success[known] > 0.5, found[known, SUCCESS]))
+        values, figures = dict[str, float](), Figures(resamples, seed)
+        for name, (those, statistic) in asked.items():
+            if np.isfinite(value := float(statistic(np.arange(len(those))))):
+                values[name] = value
+                figures.add(name, [data.groups[row] for row in those], statistic, "undefined in most resamples")
+        rows.append({"source": str(source), "pairs": len(here), **values, **figures.values})
     return rows
 
 

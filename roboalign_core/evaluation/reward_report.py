@@ -12,6 +12,7 @@ from roboalign_core.evaluation.reward_pairs import Scored
 from roboalign_core.reward.data import PairVideos
 from roboalign_core.rubric import DIMENSIONS
 
+_SOURCE = ("source", "pairs", "total_mae", "total_spearman", "success_auc")
 _LEVELS = 12  # more different labels than these are drawn as points
 
 
@@ -33,7 +34,7 @@ def report_sections(
             "instruction, as a share of the highest score, over the dimensions that the benchmark lowers for it.",
             table=[{key: row[key] for key in ("degradation", "videos", "drop", "win_rate")} for row in degradations],
         ),
-        Section("Sources", table=list(sources)),
+        Section("Sources", table=[{key: row[key] for key in _SOURCE if key in row} for row in sources]),
         Section(
             "Real recordings",
             text="How often the student's total of a real recording is above that of a degraded version of it.",

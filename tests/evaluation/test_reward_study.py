@@ -226,10 +226,14 @@ def test_sources_stand_apart() -> None:
     pairs = [replace(each, source="a" if index < 10 else "b") for index, each in enumerate(varied(30))]
     values = scores_of(pairs).raw.copy()
     values[10:] = HIGHEST - values[10:]
-    first, second = _sources(scored(pairs, values))
+    first, second = _sources(scored(pairs, values), 200, 0)
     assert (first["source"], first["pairs"], first["total_mae"]) == ("a", 10, 0)
     assert first["total_spearman"] == pytest.approx(1)
     assert second["total_spearman"] == pytest.approx(-1)
+    assert second["total_mae_ci_low"] < second["total_mae"] < second["total_mae_ci_high"]
+    assert second["contact_realism_mae"] == pytest.approx(
+        np.abs(values[10:, 4] - scores_of(pairs).raw[10:, 4]).mean(), abs=1e-6
+    )
     assert "success_auc" not in first
 
 
