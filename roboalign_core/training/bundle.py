@@ -101,9 +101,9 @@ def _builds_on(run: Path) -> list[Path]:
     if not (run / RUN).is_file():
         return []
     identity = read_json(run / RUN)["identity"]
-    start = identity["stage"].get("start", "")
     models = (identity.get("world_model", ""), identity["stage"].get("reward_model", ""))
-    return [Path(path).resolve() for path in (start, *(Path(model).parent for model in models if model)) if path]
+    folders = [*identity["stage"].get("start", []), *(Path(model).parent for model in models if model)]
+    return [Path(folder).resolve() for folder in folders]
 
 
 def _ancestors(run: Path, builds: Mapping[Path, list[Path]]) -> set[Path]:
