@@ -25,7 +25,7 @@ from roboalign_core.planning import Planner, search_config
 from roboalign_core.planning.verb import PlanConfig
 from roboalign_core.planning.verb import run as plan
 from roboalign_core.reward import ProgressModel
-from roboalign_core.training.bundle import BundleConfig, bundle
+from roboalign_core.training.bundle import BundleConfig, _check_order, bundle
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import WorldModel
 
@@ -117,6 +117,18 @@ def test_a_run_that_would_undo_another_is_refused(runs: dict[str, Path], store: 
     with pytest.raises(RoboAlignError, match=r"runs: expected .*tokenizer before .*dynamics .* both hold config\.json"):
         bundle(config)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_run_may_replace_all_that_it_started_from(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("first", "second", "third")]
+    for run, start in zip(runs, ([], [], runs[:2]), strict=True):
+        (run / "model").mkdir(parents=True)
+        (run / "model" / "weights").write_text("")
+        write_json(run / "run.json", {"identity": {"stage": {"start": [str(each) for each in start]}}})
+    _check_order([runs[0], runs[2]])
+    _check_order([runs[1], runs[2]])
+    with pytest.raises(RoboAlignError, match=r"second before .*third or built on it"):
+        _check_order([runs[2], runs[1]])
 
 
 def test_the_card_names_the_benchmark_of_a_student(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
