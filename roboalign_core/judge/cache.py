@@ -43,11 +43,16 @@ class ReplyCache:
     def reject(self, key: str, attempt: int, reply: str) -> Path:
         """Keep a reply that gives no scores, for people alone; says where."""
         path = self.folder / "rejected" / f"{key}.{attempt}.txt"
-        write_text(path, reply.encode("utf-8", "backslashreplace").decode())  # half a surrogate pair is no UTF-8
+        write_text(path, writable(reply))
         return path
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+def writable(text: str) -> str:
+    """The text as UTF-8 can hold it: half of a surrogate pair, which JSON can say, becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def cache_key(**facts: Any) -> str:

@@ -132,6 +132,25 @@ def test_pairs_without_scores(folder: Path, server: ChatServer) -> None:
     assert read_judgements(table(folder)).numbers.tolist() == list(range(6))
 
 
+def test_half_a_surrogate_pair_in_a_reply_reaches_the_table(folder: Path, server: ChatServer) -> None:
+    said = reply(2, 1, 1, 0, 1, 2).replace("fine", "\\ud83d") + "\ud83d"  # escaped by the model, and by the server
+    server.answer = lambda body: completion(said)
+    assert run(settings(folder, server, limit=1))["pairs"] == 1
+    expected = said.replace("\ud83d", "\\ud83d")
+    assert read_judgements(table(folder)).judgement.replies == ((expected, expected),)
+
+
+def test_parts_of_before_with_half_a_surrogate_pair_are_finished(folder: Path, server: ChatServer) -> None:
+    good = completion(reply(2, 1, 1, 0, 1, 2))
+    server.answers = [*[good] * 4, *[Answer({}, status=503)] * 2]
+    with pytest.raises(RoboAlignError, match="HTTP 503"):
+        run(settings(folder, server))
+    (part,) = table(folder).with_name("org_tiny.parquet.parts").iterdir()
+    part.write_text(part.read_text().replace("I see", "I \\udc9d see"))
+    assert run(settings(folder, server))["pairs"] == 6
+    assert read_judgements(table(folder)).judgement.replies[0][0].startswith("I \\udc9d see")
+
+
 def test_another_judge_gets_another_table(folder: Path, server: ChatServer) -> None:
     run(settings(folder, server, limit=1))
     warmer = settings(folder, server, {"sampling": {"samples": 2, "again": 0, "temperature": 0.9}}, limit=1)
