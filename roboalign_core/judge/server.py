@@ -6,14 +6,14 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.budget import Budget, BudgetConfig
-from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig
+from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig, redrawn
 from roboalign_core.judge.frames import FORMATS, data_url
 from roboalign_core.judge.http import ChatClient, StoppedError
 from roboalign_core.judge.parser import ReplyError
@@ -89,7 +89,10 @@ class ServerJudge(ChatJudge):
         self.config, self.budget = config, Budget(config.budget)
 
     def _ask(self, questions: Sequence[Question]) -> Answers:
-        """Where a request fails for good, those under way are still waited for: they are paid for."""
+        """Where a request fails for good, those under way are still waited for: they are paid for.
+
+        Where a sample is given up, those of the same video that are not under way are not asked for.
+        """
         stop = threading.Event()
         client = self._client(stop)
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
@@ -97,14 +100,17 @@ class ServerJudge(ChatJudge):
         try:
             under_way = {pool.submit(self._answer, client, stop, question): question for question in questions}
             for future in as_completed(under_way):
+                question = under_way[future]
                 try:
                     reply, error = future.result()
-                except StoppedError:
+                except (StoppedError, CancelledError):
                     continue
                 except RoboAlignError as fault:
                     failure = failure or fault
                     continue
-                yield under_way[future], reply, error
+                if error and self._given_up(redrawn(question)):
+                    _cancel(under_way, question.place)
+                yield question, reply, error
         finally:
             stop.set()
             client.close()
@@ -148,3 +154,10 @@ class ServerJudge(ChatJudge):
             else {"type": "image_url", "image_url": {"url": data_url(part, self.config.images)}}
             for part in prompt.parts
         ]
+
+
+def _cancel(under_way: Mapping[Future[Any], Question], place: int) -> None:
+    """Do not ask what nobody asks yet about one video."""
+    for future, question in under_way.items():
+        if question.place == place:
+            future.cancel()

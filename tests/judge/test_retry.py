@@ -110,9 +110,21 @@ def test_replies_are_kept(tmp_path: Path) -> None:
     assert ReplyCache(tmp_path).get(key) == 'She said "2".\né'
     assert cache_key(sample=0, model="a") == key
     assert len({cache_key(model="a", sample=1), cache_key(model="b", sample=0), key}) == 3
-    path = cache.reject(key, 1, "half \ud800")
-    assert path.read_text() == "half \\ud800"
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted([f"{key}.json", f"{key}.1.txt"])
+
+
+def test_replies_without_scores_are_counted_and_none_replaces_another(tmp_path: Path) -> None:
+    cache, key, other = ReplyCache(tmp_path), cache_key(sample=0), cache_key(sample=1)
+    assert cache.rejected() == {}
+    paths = [cache.reject(key, attempt, text) for attempt, text in ((0, "a"), (2, "half \ud800"), (0, "b"), (0, "a"))]
+    assert [path.read_text() for path in paths] == ["a", "half \\ud800", "b", "a"]
+    assert paths[0] == paths[3] != paths[2]
+    (tmp_path / "rejected" / f"{other}.1.txt").write_text("as they were named before")
+    (tmp_path / "rejected" / f".{other}.7.abc.tmp.txt").write_text("a killed process' half")
+    assert cache.refuse(other, "too long").read_text() == "too long"
+    assert ReplyCache(tmp_path).rejected() == {
+        key: (3, paths[1]),
+        other: (2, tmp_path / "rejected" / f"{other}.1.txt"),
+    }
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"reply": 3}'])

@@ -181,7 +181,9 @@ def test_replies_without_scores_are_an_error_in_the_end(
     server: ChatServer, videos: list[Video], tmp_path: Path, cached: bool
 ) -> None:
     server.answer = lambda body: BAD
-    with pytest.raises(ReplyError, match=r"judge tiny: video 0, sample 0, drawn 3 times: reply: .*kept in") as found:
+    with pytest.raises(
+        ReplyError, match=r"video 0, sample 0, drawn 3 times \(.*again above 2 .*\): reply: .*kept in"
+    ) as found:
         judge(server, sampling=SamplingConfig(samples=1, again=2), cache=str(tmp_path) if cached else "").judge(
             videos[:1]
         )
