@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.budget import Budget, BudgetConfig
 from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig, redrawn
 from roboalign_core.judge.frames import FORMATS, data_url
-from roboalign_core.judge.http import ChatClient, StoppedError
+from roboalign_core.judge.http import ChatClient, NoReplyError, StoppedError
 from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.prompt import Prompt, PromptConfig
 from roboalign_core.judge.retry import RetryConfig
@@ -97,20 +97,27 @@ class ServerJudge(ChatJudge):
         client = self._client(stop)
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
         failure: RoboAlignError | None = None
+        given_up: set[int] = set()  # places of videos
+
+        def answer(question: Question) -> tuple[str, ReplyError | None]:
+            if question.place in given_up:
+                raise StoppedError
+            reply, error = self._answer(client, stop, question)
+            if error and self._given_up(redrawn(question)):
+                given_up.add(question.place)
+            return reply, error
+
         try:
-            under_way = {pool.submit(self._answer, client, stop, question): question for question in questions}
+            under_way = {pool.submit(answer, question): question for question in questions}
             for future in as_completed(under_way):
-                question = under_way[future]
                 try:
                     reply, error = future.result()
-                except (StoppedError, CancelledError):
+                except StoppedError:
                     continue
                 except RoboAlignError as fault:
                     failure = failure or fault
                     continue
-                if error and self._given_up(redrawn(question)):
-                    _cancel(under_way, question.place)
-                yield question, reply, error
+                yield under_way[future], reply, error
         finally:
             stop.set()
             client.close()
@@ -129,11 +136,20 @@ class ServerJudge(ChatJudge):
         if stop.is_set():
             raise StoppedError
         try:
-            reply = client.ask(self._body(question))
+            try:
+                reply = client.ask(self._body(question))
+            except NoReplyError as nothing:
+                return nothing.answer, self._keep_answer(question, nothing)
             return reply, self._keep(question, reply)
         except BaseException:  # a reply that cannot be kept, too
             stop.set()  # here, before this thread takes the next question
             raise
+
+    def _keep_answer(self, question: Question, nothing: NoReplyError) -> ReplyError:
+        """What was answered instead of a reply; an empty completion is paid for like any, a refusal is not."""
+        self._count("asked")
+        keep = self._refuse if nothing.refused else self._reject
+        return keep(question, nothing.answer, str(nothing))
 
     def _body(self, question: Question) -> dict[str, Any]:
         sampling = self.config.sampling
@@ -154,10 +170,3 @@ class ServerJudge(ChatJudge):
             else {"type": "image_url", "image_url": {"url": data_url(part, self.config.images)}}
             for part in prompt.parts
         ]
-
-
-def _cancel(under_way: Mapping[Future[Any], Question], place: int) -> None:
-    """Do not ask what nobody asks yet about one video."""
-    for future, question in under_way.items():
-        if question.place == place:
-            future.cancel()

@@ -173,6 +173,16 @@ def test_parts_of_before_with_half_a_surrogate_pair_are_finished(folder: Path, s
     assert read_judgements(table(folder)).judgement.replies[0][0].startswith("I \\udc9d see")
 
 
+def test_one_pair_that_is_refused_does_not_keep_the_others_from_being_judged(folder: Path, server: ChatServer) -> None:
+    good = completion(reply(2, 1, 1, 0, 1, 2))
+    server.answers = [*[good] * 4, Answer({"error": "against our rules"}, status=400), good, good, good]
+    found = run(settings(folder, server, unjudged=1))
+    assert (found["pairs"], found["unjudged"]) == (5, 1)
+    assert "pair 2: judge org/tiny: video 0, sample 0: http" in found["detail"]["failures"][0]
+    (kept,) = (folder / "judgements" / "cache" / "rejected").iterdir()
+    assert "against our rules" in kept.read_text()
+
+
 def test_another_judge_gets_another_table(folder: Path, server: ChatServer) -> None:
     run(settings(folder, server, limit=1))
     warmer = settings(folder, server, {"sampling": {"samples": 2, "again": 0, "temperature": 0.9}}, limit=1)
