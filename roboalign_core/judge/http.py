@@ -30,12 +30,12 @@ class NoReplyError(ReplyError):
 
     Attributes:
         answer: its body.
-        refused: the question itself is not taken, so that asking it again is no use.
+        tokens: that it took; None: the question itself is not taken, so that asking it again is no use.
     """
 
-    def __init__(self, what: str, answer: bytes, refused: bool) -> None:
+    def __init__(self, what: str, answer: bytes, tokens: int | None) -> None:
         super().__init__(what)
-        self.answer, self.refused = answer.decode("utf-8", "replace"), refused
+        self.answer, self.tokens = answer.decode("utf-8", "replace"), tokens
 
 
 class _TroubleError(Exception):
@@ -86,8 +86,11 @@ class ChatClient:
         for line in lines:
             line.close()
 
-    def ask(self, body: Mapping[str, Any]) -> str:
-        """The text of the reply, a thought that came apart from it in front as ``<think>``.
+    def ask(self, body: Mapping[str, Any]) -> tuple[str, int]:
+        """The text of the reply, a thought that came apart from it in front as ``<think>``, and its tokens.
+
+        Tokens are those of the prompt and the reply; 0: the server does not say. They are to be counted after the reply
+        was kept.
 
         Raises:
             NoReplyError: the server refuses this question, or its completion is empty.
@@ -144,7 +147,7 @@ class ChatClient:
                 self._lines.append(line)
         return line
 
-    def _once(self, body: Mapping[str, Any]) -> str:
+    def _once(self, body: Mapping[str, Any]) -> tuple[str, int]:
         line = self._line
         try:
             with line.post(self.url, body, self.timeout_s) as response:
@@ -159,7 +162,7 @@ class ChatClient:
         if worth_retrying(status):
             raise _TroubleError(f"HTTP {status}: {_excerpt(content)}", retry_after(response.headers.get("Retry-After")))
         if status in _REFUSALS:
-            raise self._no_reply(f"HTTP {status}", content, refused=True)
+            raise self._no_reply(f"HTTP {status}", content, None)
         if status != 200:
             raise RoboAlignError(f"{self.url}: expected HTTP 200, found {status}: {_excerpt(content)}")
         kind = response.headers.get("Content-Type", "nothing").split(";")[0].strip().lower()
@@ -167,8 +170,8 @@ class ChatClient:
             raise _TroubleError(f"no {_JSON} but {kind}: {_excerpt(content)}")
         return self._text(content)
 
-    def _no_reply(self, what: str, content: bytes, refused: bool) -> NoReplyError:
-        return NoReplyError(f"{self.url}: expected a reply, found {what}: {_excerpt(content)}", content, refused)
+    def _no_reply(self, what: str, content: bytes, tokens: int | None) -> NoReplyError:
+        return NoReplyError(f"{self.url}: expected a reply, found {what}: {_excerpt(content)}", content, tokens)
 
     def _read(self, response: Any) -> bytes:
         content = b""
@@ -178,7 +181,7 @@ class ChatClient:
                 raise RoboAlignError(f"{self.url}: expected a reply of at most {LARGEST} bytes, found more")
         return content
 
-    def _text(self, content: bytes) -> str:
+    def _text(self, content: bytes) -> tuple[str, int]:
         try:
             reply = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -186,14 +189,12 @@ class ChatClient:
         if isinstance(reply, dict) and reply.get("error"):
             raise self._error_inside(reply["error"], content)
         choice, tokens = _first_choice(reply), _tokens(reply)
-        if tokens or choice:
-            self.budget.used(tokens)
         if choice is None:
             raise _TroubleError(f"no chat completion: {_excerpt(content)}")
         text = _message(choice)
         if not text.strip():
-            raise self._no_reply("a completion without a text", content, refused=False)
-        return text
+            raise self._no_reply("a completion without a text", content, tokens)
+        return text, tokens
 
     def _error_inside(self, problem: Any, content: bytes) -> Exception:
         """Some gateways report an error of the server behind them with status 200."""
@@ -201,7 +202,7 @@ class ChatClient:
         if isinstance(code, int) and worth_retrying(code):
             return _TroubleError(f"error {code}: {_excerpt(content)}")
         if code in _REFUSALS:
-            return self._no_reply(f"error {code}", content, refused=True)
+            return self._no_reply(f"error {code}", content, None)
         return RoboAlignError(f"{self.url}: expected a chat completion, found an error: {_excerpt(content)}")
 
 

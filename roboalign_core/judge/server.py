@@ -73,7 +73,7 @@ class ServerJudge(ChatJudge):
     Frames travel as images in the request (``data:`` URLs), so that the server needs no access to files.
 
     Attributes:
-        budget: requests and tokens spent.
+        budget: requests and tokens spent by this judge.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -86,7 +86,7 @@ class ServerJudge(ChatJudge):
             raise RoboAlignError("judge: model: expected the model's name on the server, found nothing")
         identity = {"model": config.model, "images": config.images, "extra": config.extra}
         super().__init__(config.model, identity, config.sampling, config.shown, config.cache, config.progress)
-        self.config, self.budget = config, Budget(config.budget)
+        self.config, self.budget = config, Budget(config.budget, config.cache)
 
     def _ask(self, questions: Sequence[Question]) -> Answers:
         """Where a request fails for good, those under way are still waited for: they are paid for.
@@ -136,20 +136,26 @@ class ServerJudge(ChatJudge):
         if stop.is_set():
             raise StoppedError
         try:
-            try:
-                reply = client.ask(self._body(question))
-            except NoReplyError as nothing:
-                return nothing.answer, self._keep_answer(question, nothing)
-            return reply, self._keep(question, reply)
+            return self._paid(client, question)
         except BaseException:  # a reply that cannot be kept, too
             stop.set()  # here, before this thread takes the next question
             raise
 
-    def _keep_answer(self, question: Question, nothing: NoReplyError) -> ReplyError:
-        """What was answered instead of a reply; an empty completion is paid for like any, a refusal is not."""
-        self._count("asked")
-        keep = self._refuse if nothing.refused else self._reject
-        return keep(question, nothing.answer, str(nothing))
+    def _paid(self, client: ChatClient, question: Question) -> tuple[str, ReplyError | None]:
+        """What is answered, which is kept before it is counted."""
+        tokens: int | None
+        error: ReplyError | None
+        try:
+            reply, tokens = client.ask(self._body(question))
+            error = self._keep(question, reply)
+        except NoReplyError as nothing:
+            reply, tokens = nothing.answer, nothing.tokens
+            self._count("asked")
+            keep = self._refuse if tokens is None else self._reject
+            error = keep(question, reply, str(nothing))
+        if tokens is not None:  # a refusal is not paid for
+            self.budget.used(tokens)
+        return reply, error
 
     def _body(self, question: Question) -> dict[str, Any]:
         sampling = self.config.sampling

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Answer, ChatServer, completion, serve
-from judge_support import SHOWN, reply
+from judge_support import SHOWN, kept_replies, reply
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge import ServerConfig, ServerJudge, Video
@@ -107,7 +107,7 @@ def test_a_server_that_dies_half_way_costs_nothing_twice(
         asked = judge(dying, tmp_path, concurrency)
         with pytest.raises(RoboAlignError, match=dying.url):
             asked.judge(videos)
-    kept = len(list(tmp_path.rglob("*.json")))
+    kept = len(kept_replies(tmp_path))
     assert kept == 7
     assert asked.counts == {"asked": 7, "cached": 0, "rejected": 0}
     with serve(lambda body: GOOD) as another:
@@ -124,7 +124,7 @@ def test_a_reply_is_on_disk_before_its_thread_asks_the_next_question(
     kept: list[int] = []
 
     def answer(body: dict[str, Any]) -> Answer:
-        kept.append(len(list(tmp_path.rglob("*.json"))))
+        kept.append(len(kept_replies(tmp_path)))
         return GOOD
 
     server.answer = answer

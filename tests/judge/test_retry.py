@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.judge.budget import Budget, BudgetConfig, BudgetError
+from roboalign_core.judge.budget import SPENT, Budget, BudgetConfig, BudgetError, Spent, read_spent
 from roboalign_core.judge.cache import ReplyCache, cache_key
 from roboalign_core.judge.retry import RetryConfig, retry_after, worth_retrying
 
@@ -101,6 +101,46 @@ def test_a_spent_budget_is_an_error() -> None:
     budget.used(99)
     with pytest.raises(BudgetError, match="tokens: expected at most 100, and 198 are spent"):
         budget.request()
+
+
+def test_what_was_spent_is_known_to_later_and_other_budgets(tmp_path: Path) -> None:
+    config = BudgetConfig(requests=40)
+    budgets = [Budget(config, tmp_path) for _ in range(4)]  # as of four processes
+    refused: list[BudgetError] = []
+
+    def ask(budget: Budget) -> None:
+        for _ in range(15):
+            try:
+                budget.request()
+            except BudgetError as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=ask, args=(budget,)) for budget in budgets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(budget.requests for budget in budgets) == 40
+    assert len(refused) == 20
+    assert read_spent(tmp_path / SPENT) == Spent(requests=40)
+
+
+def test_a_request_that_is_not_sent_is_not_counted(tmp_path: Path) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    budget = Budget(BudgetConfig(requests_per_minute=1), tmp_path)
+    budget.request()
+    with pytest.raises(KeyboardInterrupt):
+        budget.request(interrupted)
+    assert read_spent(tmp_path / SPENT) == Spent(requests=1)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"requests": -1}', '{"requests": "2"}', '{"request": 2}', "{"])
+def test_damaged_counts_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / SPENT).write_text(content)
+    with pytest.raises(RoboAlignError, match=r"spent\.json: expected "):
+        Budget(BudgetConfig(), tmp_path).request()
 
 
 def test_replies_are_kept(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Answer, ChatServer, completion
-from judge_support import SHOWN, reply
+from judge_support import SHOWN, kept_replies, reply
 from PIL import Image
 
 from roboalign_core.errors import MissingExtraError, RoboAlignError
+from roboalign_core.files import read_json
 from roboalign_core.judge import ReplyError, ServerConfig, ServerJudge, Video
 from roboalign_core.judge.budget import BudgetConfig, BudgetError
 from roboalign_core.judge.chat import SamplingConfig
@@ -384,7 +385,7 @@ def test_one_fault_stops_the_rest_and_keeps_what_is_paid_for(
     assert time.monotonic() - began < 20
     assert len(server.requests) <= 4
     assert asked.counts["asked"] >= 1
-    assert len(list(tmp_path.rglob("*.json"))) == asked.counts["asked"]
+    assert len(kept_replies(tmp_path)) == asked.counts["asked"]
 
 
 def test_a_budget_ends_the_run_and_a_larger_one_goes_on(
@@ -396,9 +397,41 @@ def test_a_budget_ends_the_run_and_a_larger_one_goes_on(
         short.judge(videos)
     assert short.budget.tokens == 40
     assert len(server.requests) == 4
-    long = judge(server, cache=str(tmp_path), sampling=sampling, budget=BudgetConfig(requests=6, tokens=1000))
+    long = judge(server, cache=str(tmp_path), sampling=sampling, budget=BudgetConfig(requests=10, tokens=1000))
     assert len(long.judge(videos)) == 2
     assert long.counts == {"asked": 6, "cached": 4, "rejected": 0}
+
+
+def test_a_budget_is_that_of_all_runs_on_a_cache(server: ChatServer, videos: list[Video], tmp_path: Path) -> None:
+    def run(**limits: int) -> ServerJudge:
+        asked = judge(server, cache=str(tmp_path), sampling=SamplingConfig(samples=5), budget=BudgetConfig(**limits))
+        asked.judge(videos)
+        return asked
+
+    for _ in range(3):
+        with pytest.raises(BudgetError, match=r"at most 2, and 2 are spent \(.*spent\.json counts all runs\)"):
+            run(requests=2)
+    assert len(server.requests) == 2
+    with pytest.raises(BudgetError, match="tokens: expected at most 20, and 20 are spent"):
+        run(tokens=20)
+    assert len(server.requests) == 2
+    done = run(requests=10, tokens=100)
+    assert (done.budget.requests, done.budget.tokens) == (8, 80)
+    assert read_json(tmp_path / "spent.json") == {"requests": 10, "tokens": 100}
+    assert run(requests=10).counts["cached"] == 10  # nothing left to ask
+
+
+@pytest.mark.parametrize("said", [None, {}, {"total_tokens": None}, {"total_tokens": 0}, "many"])
+def test_tokens_that_nobody_counts_cannot_be_limited(
+    server: ChatServer, videos: list[Video], tmp_path: Path, said: Any
+) -> None:
+    server.answer = lambda body: Answer({**GOOD.body, "usage": said})
+    limited = judge(server, cache=str(tmp_path), budget=BudgetConfig(tokens=1000), concurrency=1)
+    with pytest.raises(BudgetError, match=r"expected a server that says .*usage\.total_tokens.*found none"):
+        limited.judge(videos)
+    assert len(server.requests) == len(kept_replies(tmp_path)) == 1
+    assert len(judge(server, cache=str(tmp_path), budget=BudgetConfig(requests=4)).judge(videos)) == 2
+    assert len(server.requests) == 4
 
 
 def test_no_videos_no_requests(server: ChatServer) -> None:
