@@ -6,7 +6,7 @@ import math
 import tempfile
 import threading
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -139,16 +139,15 @@ class ChatJudge(Judge):
                 replies are in the cache, and no more is asked about this one.
             RoboAlignError: no reply could be had.
         """
-        replies = self._replies([q for place, video in enumerate(videos) for q in self._questions(place, video)])
+        questions = [list(self._questions(place, video)) for place, video in enumerate(videos)]
+        replies = self._replies([question for each in questions for question in each])
+        texts = tuple(tuple(replies[question.key] for question in each) for each in questions)
         raw = np.zeros((len(videos), self.sampling.samples, len(KEYS)))
-        for (place, sample), reply in replies.items():
-            scores = parse_reply(reply).scores
+        for place, sample in np.ndindex(raw.shape[:2]):
+            scores = parse_reply(texts[place][sample]).scores
             raw[place, sample] = [scores[key] for key in KEYS]
         several = self.sampling.samples > 1
         std = raw.std(axis=1, ddof=1) if several else np.zeros((len(videos), len(KEYS)))
-        texts = tuple(
-            tuple(replies[place, sample] for sample in range(self.sampling.samples)) for place in range(len(videos))
-        )
         return Judgement(Scores(raw.mean(axis=1).astype(np.float32)), std.astype(np.float32), texts)
 
     def describe(self) -> Mapping[str, Any]:
@@ -166,19 +165,22 @@ class ChatJudge(Judge):
             key = cache_key(**depends, sample=sample)
             yield Question(video, self.shown, place, sample, 0, _seed(key, 0), key)
 
-    def _replies(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
-        """A reply with scores to every question, by place and sample.
+    def _replies(self, questions: Sequence[Question]) -> dict[str, str]:
+        """A reply with scores to every question, by key; the same question about two videos is asked once.
 
         Raises:
             ReplyError: a question has none, and may not be asked again. All other videos' have theirs by then.
         """
-        found = self._known(questions)
+        distinct: dict[str, Question] = {}
+        for question in questions:
+            distinct.setdefault(question.key, question)
+        found = self._known(distinct.values())
         failed: dict[int, ReplyError] = {}
-        missing = [question for question in questions if (question.place, question.sample) not in found]
+        missing = [question for key, question in distinct.items() if key not in found]
         open_ones = self._still_asked(self._resumed(missing), failed)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, disable=not self.progress or not open_ones) as progress:
-            task = progress.add_task(self.name, total=len(questions), completed=len(found))
+            task = progress.add_task(self.name, total=len(distinct), completed=len(found))
             while open_ones:
                 rejected = []
                 with closing(self._ask(open_ones)) as answers:
@@ -186,17 +188,26 @@ class ChatJudge(Judge):
                         if error:
                             rejected.append(redrawn(question))
                         else:
-                            found[question.place, question.sample] = reply
+                            found[question.key] = reply
                             progress.advance(task)
                 open_ones = self._still_asked(rejected, failed)
         if failed:
             raise failed[min(failed)]
         return found
 
-    def _known(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
-        """What the cache has."""
-        known = {(q.place, q.sample): self._cache.get(q.key) for q in questions} if self._cache else {}
-        found = {place: reply for place, reply in known.items() if reply is not None}
+    def _known(self, questions: Iterable[Question]) -> dict[str, str]:
+        """What the cache has; what an earlier parser took for scores, and this one does not, is set aside."""
+        found = {}
+        for question in questions:
+            reply = self._cache.get(question.key) if self._cache else None
+            if reply is None:
+                continue
+            try:
+                parse_reply(reply)
+            except ReplyError as error:
+                self._reject(question, reply, str(error))
+            else:
+                found[question.key] = reply
         self.counts["cached"] += len(found)
         return found
 

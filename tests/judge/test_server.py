@@ -16,7 +16,7 @@ from judge_support import SHOWN, kept_replies, reply
 from PIL import Image
 
 from roboalign_core.errors import MissingExtraError, RoboAlignError
-from roboalign_core.files import read_json
+from roboalign_core.files import read_json, write_json
 from roboalign_core.judge import ReplyError, ServerConfig, ServerJudge, Video
 from roboalign_core.judge.budget import BudgetConfig, BudgetError
 from roboalign_core.judge.chat import SamplingConfig
@@ -163,6 +163,26 @@ def test_what_was_answered_is_not_asked_again(server: ChatServer, videos: list[V
         before = len(server.requests)
         judge(server, cache=str(tmp_path), **changes).judge(videos)
         assert len(server.requests) - before == more, changes
+
+
+def test_the_same_video_twice_is_asked_about_once(server: ChatServer, videos: list[Video]) -> None:
+    found = judge(server).judge([videos[0], videos[1], videos[0]])
+    assert len(server.requests) == 4
+    assert found.replies[0] == found.replies[2]
+    np.testing.assert_array_equal(found.scores.raw, [[2, 1, 1, 0, 1, 2]] * 3)
+
+
+def test_a_kept_reply_that_is_no_longer_read_is_set_aside(
+    server: ChatServer, videos: list[Video], tmp_path: Path
+) -> None:
+    sampling = SamplingConfig(samples=1, again=1)
+    judge(server, cache=str(tmp_path), sampling=sampling).judge(videos[:1])
+    (path,) = kept_replies(tmp_path)
+    write_json(path, {"reply": "as an earlier version understood it"})
+    found = judge(server, cache=str(tmp_path), sampling=sampling).judge(videos[:1])
+    assert found.replies == ((reply(2, 1, 1, 0, 1, 2),),)
+    assert len({request["body"]["seed"] for request in server.requests}) == 2
+    assert [kept.read_text() for kept in (tmp_path / "rejected").iterdir()] == ["as an earlier version understood it"]
 
 
 def test_a_reply_without_scores_is_kept_and_the_sample_drawn_again(
