@@ -70,7 +70,7 @@ def reply(*scores: float) -> str:
 
 def kept_replies(cache: Path) -> list[Path]:
     """Files of replies with scores."""
-    return list(cache.glob("??/*.json"))
+    return list(cache.glob("??/[!.]*.json"))
 
 
 def tiny_tokenizer() -> Any:
