@@ -6,7 +6,7 @@ import math
 import tempfile
 import threading
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,7 +30,8 @@ class SamplingConfig:
         samples: replies for each video; the scores are their mean (the paper: 5).
         temperature: of the replies (the paper: 0.6); 0 takes the likeliest words.
         max_tokens: length of a reply at most, thoughts included.
-        again: how often a sample whose reply gives no scores is drawn again before that is an error.
+        again: how often a sample whose reply gives no scores is drawn again before that is an error; with a cache, in
+            all runs together.
         seed: of the draws, where the judge's engine takes one.
     """
 
@@ -112,6 +113,8 @@ class ChatJudge(Judge):
         self.sampling, self.shown, self.progress = sampling, shown, progress
         self._cache = ReplyCache(cache) if cache else None
         self._rejected: ReplyCache | None = None
+        self._why: dict[str, str] = {}  # by key of the question: what is wrong with its newest reply
+        self._refused: set[str] = set()  # keys of questions that this process does not ask again
         self._lock = threading.Lock()
         self.counts = {"asked": 0, "cached": 0, "rejected": 0}
 
@@ -132,19 +135,19 @@ class ChatJudge(Judge):
         """Mean and deviation of the samples of each video.
 
         Raises:
-            ReplyError: a sample gave no scores, however often it was drawn; the others are in the cache.
+            ReplyError: a sample gave no scores, however often it was drawn, or is not answered; the other videos'
+                replies are in the cache, and no more is asked about this one.
             RoboAlignError: no reply could be had.
         """
-        replies = self._replies([q for place, video in enumerate(videos) for q in self._questions(place, video)])
+        questions = [list(self._questions(place, video)) for place, video in enumerate(videos)]
+        replies = self._replies([question for each in questions for question in each])
+        texts = tuple(tuple(replies[question.key] for question in each) for each in questions)
         raw = np.zeros((len(videos), self.sampling.samples, len(KEYS)))
-        for (place, sample), reply in replies.items():
-            scores = parse_reply(reply).scores
+        for place, sample in np.ndindex(raw.shape[:2]):
+            scores = parse_reply(texts[place][sample]).scores
             raw[place, sample] = [scores[key] for key in KEYS]
         several = self.sampling.samples > 1
         std = raw.std(axis=1, ddof=1) if several else np.zeros((len(videos), len(KEYS)))
-        texts = tuple(
-            tuple(replies[place, sample] for sample in range(self.sampling.samples)) for place in range(len(videos))
-        )
         return Judgement(Scores(raw.mean(axis=1).astype(np.float32)), std.astype(np.float32), texts)
 
     def describe(self) -> Mapping[str, Any]:
@@ -162,44 +165,81 @@ class ChatJudge(Judge):
             key = cache_key(**depends, sample=sample)
             yield Question(video, self.shown, place, sample, 0, _seed(key, 0), key)
 
-    def _replies(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
-        """A reply with scores to every question, by place and sample."""
-        found = self._known(questions)
-        open_ones = [question for question in questions if (question.place, question.sample) not in found]
+    def _replies(self, questions: Sequence[Question]) -> dict[str, str]:
+        """A reply with scores to every question, by key; the same question about two videos is asked once.
+
+        Raises:
+            ReplyError: a question has none, and may not be asked again. All other videos' have theirs by then.
+        """
+        distinct: dict[str, Question] = {}
+        for question in questions:
+            distinct.setdefault(question.key, question)
+        found = self._known(distinct.values())
+        failed: dict[int, ReplyError] = {}
+        missing = [question for key, question in distinct.items() if key not in found]
+        open_ones = self._still_asked(self._resumed(missing), failed)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, disable=not self.progress or not open_ones) as progress:
-            task = progress.add_task(self.name, total=len(questions), completed=len(found))
+            task = progress.add_task(self.name, total=len(distinct), completed=len(found))
             while open_ones:
                 rejected = []
                 with closing(self._ask(open_ones)) as answers:
                     for question, reply, error in answers:
                         if error:
-                            rejected.append((question, error))
+                            rejected.append(redrawn(question))
                         else:
-                            found[question.place, question.sample] = reply
+                            found[question.key] = reply
                             progress.advance(task)
-                open_ones = self._redrawn(rejected)
+                open_ones = self._still_asked(rejected, failed)
+        if failed:
+            raise failed[min(failed)]
         return found
 
-    def _known(self, questions: Sequence[Question]) -> dict[tuple[int, int], str]:
-        """What the cache has."""
-        known = {(q.place, q.sample): self._cache.get(q.key) for q in questions} if self._cache else {}
-        found = {place: reply for place, reply in known.items() if reply is not None}
+    def _known(self, questions: Iterable[Question]) -> dict[str, str]:
+        """What the cache has; what an earlier parser took for scores, and this one does not, is set aside."""
+        found = {}
+        for question in questions:
+            reply = self._cache.get(question.key) if self._cache else None
+            if reply is None:
+                continue
+            try:
+                parse_reply(reply)
+            except ReplyError as error:
+                self._reject(question, reply, str(error))
+            else:
+                found[question.key] = reply
         self.counts["cached"] += len(found)
         return found
 
-    def _redrawn(self, rejected: Sequence[tuple[Question, ReplyError]]) -> list[Question]:
-        """The questions once more.
+    def _resumed(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions, each at the attempt that the replies on disk leave to it."""
+        rejected = self._cache.rejected() if self._cache else {}
+        resumed = []
+        for question in questions:
+            attempts, path = rejected.get(question.key, (0, None))
+            if path:
+                self._why.setdefault(question.key, f"no scores in a run before; the reply is kept in {path}")
+            resumed.append(redrawn(question, attempts))
+        return resumed
 
-        Raises:
-            ReplyError: they were asked often enough.
-        """
-        if rejected and rejected[0][0].attempt >= self.sampling.again:
-            raise rejected[0][1]
-        return [
-            replace(question, attempt=question.attempt + 1, seed=_seed(question.key, question.attempt + 1))
-            for question, _ in rejected
-        ]
+    def _still_asked(self, questions: Sequence[Question], failed: dict[int, ReplyError]) -> list[Question]:
+        """Those of videos of which no sample is given up; why one is, goes to ``failed``, by place of the video."""
+        for question in questions:
+            if self._given_up(question):
+                failed.setdefault(question.place, self._failure(question))
+        return [question for question in questions if question.place not in failed]
+
+    def _given_up(self, question: Question) -> bool:
+        """Whether this is not to be asked: one attempt too many, or refused before."""
+        return question.attempt > self.sampling.again or question.key in self._refused
+
+    def _failure(self, question: Question) -> ReplyError:
+        """Of a question that is given up."""
+        where = f"judge {self.name}: video {question.place}, sample {question.sample}"
+        if question.key not in self._refused:
+            most = question.attempt - 1
+            where += f", drawn {question.attempt} times (judge.sampling.again above {most} draws it again)"
+        return ReplyError(f"{where}: {self._why[question.key]}")
 
     @property
     def _rejects(self) -> ReplyCache:
@@ -209,25 +249,41 @@ class ChatJudge(Judge):
             return self._rejected
 
     def _keep(self, question: Question, reply: str) -> ReplyError | None:
-        """Keep a reply that gives scores; else say what is wrong with it, and where it is. Threads may call it."""
+        """Keep a reply; where it gives no scores, say what is wrong with it, and where it is. Threads may call it."""
         self._count("asked")
         try:
             scores = parse_reply(reply).scores
         except ReplyError as error:
-            self._count("rejected")
-            path = self._rejects.reject(question.key, question.attempt, reply)
-            return ReplyError(
-                f"judge {self.name}: video {question.place}, sample {question.sample}, drawn {question.attempt + 1} "
-                f"times: {error}; the reply is kept in {path}"
-            )
+            return self._reject(question, reply, str(error))
         if self._cache:
             facts = {"judge": self.name, "instruction": question.video.instruction, "scores": dict(scores)}
             self._cache.put(question.key, reply, facts)
         return None
 
+    def _reject(self, question: Question, reply: str, what: str) -> ReplyError:
+        """Keep what gives no scores; ``what`` says why."""
+        self._count("rejected")
+        path = self._rejects.reject(question.key, question.attempt, reply)
+        self._why[question.key] = f"{what}; the reply is kept in {path}"
+        return ReplyError(self._why[question.key])
+
+    def _refuse(self, question: Question, answer: str, what: str) -> ReplyError:
+        """Keep what was answered instead of a reply to a question that is not to be asked again by this process."""
+        self._count("rejected")
+        path = self._rejects.refuse(question.key, answer)
+        self._why[question.key] = f"{what}; the answer is kept in {path}"
+        self._refused.add(question.key)
+        return ReplyError(self._why[question.key])
+
     def _count(self, name: str) -> None:
         with self._lock:
             self.counts[name] += 1
+
+
+def redrawn(question: Question, times: int = 1) -> Question:
+    """The question so many attempts later."""
+    attempt = question.attempt + times
+    return replace(question, attempt=attempt, seed=_seed(question.key, attempt))
 
 
 def _seed(key: str, attempt: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -11,14 +12,30 @@ from typing import Any
 
 from roboalign_core.errors import RoboAlignError, require
 from roboalign_core.judge.budget import Budget
+from roboalign_core.judge.line import Line
+from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.retry import RetryConfig, retry_after, worth_retrying
 
 LARGEST = 16 << 20  # bytes of a reply
 _JSON = "application/json"
+_REFUSALS = (400, 413, 422)  # of this question, others may be taken: too long, or against the rules of the house
 
 
 class StoppedError(RoboAlignError):
     """Not asked, or not again, because another request failed for good."""
+
+
+class NoReplyError(ReplyError):
+    """The server answered, and that answer holds no reply.
+
+    Attributes:
+        answer: its body.
+        tokens: that it took; None: the question itself is not taken, so that asking it again is no use.
+    """
+
+    def __init__(self, what: str, answer: bytes, tokens: int | None) -> None:
+        super().__init__(what)
+        self.answer, self.tokens = answer.decode("utf-8", "replace"), tokens
 
 
 class _TroubleError(Exception):
@@ -46,35 +63,45 @@ class ChatClient:
         Args:
             url: up to and with ``/v1``.
             key: sent as bearer token; empty: none is sent.
-            timeout_s: for one whole request, connecting and the last byte of the reply included.
+            timeout_s: for one whole request, connecting and the last byte of the reply included; looking up the
+                server's name is not.
             retry: how often, and after what wait.
             budget: is asked before every request.
             stop: once it is set, no further request is sent, and waits end.
         """
         self._httpx = require("httpx2", "judge")
         self.url = f"{url.rstrip('/')}/chat/completions"
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = self._httpx.Limits(max_connections=None)
-        self._client = self._httpx.Client(timeout=timeout_s, headers=headers, limits=limits)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._trusted = self._httpx.create_ssl_context()
         self.timeout_s, self.retry, self.budget, self._stop = timeout_s, retry, budget, stop
         self._jitter = random.Random()
+        self._lock = threading.Lock()
+        self._own, self._lines = threading.local(), list[Line]()
+        self._not_before = -math.inf  # when the server wants to be asked again, by any thread
 
     def close(self) -> None:
         """Close all connections; requests under way end in an error."""
-        self._client.close()
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            line.close()
 
-    def ask(self, body: Mapping[str, Any]) -> str:
-        """The text of the reply, a thought that came apart from it in front as ``<think>``.
+    def ask(self, body: Mapping[str, Any]) -> tuple[str, int]:
+        """The text of the reply, a thought that came apart from it in front as ``<think>``, and its tokens.
+
+        Tokens are those of the prompt and the reply; 0: the server does not say. They are to be counted after the reply
+        was kept.
 
         Raises:
-            RoboAlignError: the server refuses, does not answer after all retries, answers with something else than a
-                chat completion, or asks for a longer wait than allowed.
+            NoReplyError: the server refuses this question, or its completion is empty.
+            RoboAlignError: the server refuses us, does not answer with a chat completion after all retries, or asks for
+                a longer wait than allowed.
             BudgetError: no more requests may be sent.
+            StoppedError: so is ``stop``.
         """
         for failures in range(1, self.retry.attempts + 1):
-            self.budget.request(self._stop.wait)
-            if self._stop.is_set():
-                raise StoppedError
+            self._wait(0.0)
+            self.budget.request(self._wait)
             try:
                 return self._once(body)
             except _TroubleError as trouble:
@@ -87,74 +114,115 @@ class ChatClient:
                         f"{self.url}: {trouble}: the server asks to wait for {trouble.wait:.0f} s, expected at most "
                         f"judge.retry.longest_s = {self.retry.longest_s:.0f} s"
                     ) from None
-                self._stop.wait(self.retry.wait(failures, trouble.wait, self._jitter))
+                if trouble.wait:
+                    self._hold(trouble.wait)
+                self._wait(self.retry.wait(failures, trouble.wait, self._jitter))
         raise AssertionError("unreachable")
 
-    def _once(self, body: Mapping[str, Any]) -> str:
-        until = time.monotonic() + self.timeout_s
+    def _hold(self, seconds: float) -> None:
+        """Nobody asks before so many seconds are over."""
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+    def _wait(self, seconds: float) -> None:
+        """So long at least, and until the server wants to be asked.
+
+        Raises:
+            StoppedError: no use in waiting.
+        """
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := max(until, self._not_before) - time.monotonic()) > 0:
+            self._stop.wait(left)
+        if self._stop.is_set():
+            raise StoppedError
+
+    @property
+    def _line(self) -> Line:
+        """This thread's."""
+        line: Line | None = getattr(self._own, "line", None)
+        if line is None:
+            client = self._httpx.Client(timeout=self.timeout_s, headers=self._headers, verify=self._trusted)
+            line = self._own.line = Line(client)
+            with self._lock:
+                self._lines.append(line)
+        return line
+
+    def _once(self, body: Mapping[str, Any]) -> tuple[str, int]:
+        line = self._line
         try:
-            with self._client.stream("POST", self.url, json=dict(body)) as response:
-                content = self._read(response, until)
-        except self._httpx.TimeoutException as error:
-            raise _TroubleError(f"no answer within {self.timeout_s:g} s ({type(error).__name__})") from error
-        except self._httpx.TransportError as error:
+            with line.post(self.url, body, self.timeout_s) as response:
+                content = self._read(response)
+        except (self._httpx.TransportError, self._httpx.DecodingError) as error:
+            if line.late or isinstance(error, self._httpx.TimeoutException):
+                raise _TroubleError(f"no whole answer within {self.timeout_s:g} s") from error
             raise _TroubleError(f"{type(error).__name__}: {error}") from error
-        except (self._httpx.DecodingError, self._httpx.InvalidURL) as error:
+        except self._httpx.InvalidURL as error:
             raise RoboAlignError(f"{self.url}: {type(error).__name__}: {error}") from error
         status = response.status_code
         if worth_retrying(status):
             raise _TroubleError(f"HTTP {status}: {_excerpt(content)}", retry_after(response.headers.get("Retry-After")))
+        if status in _REFUSALS:
+            raise self._no_reply(f"HTTP {status}", content, None)
         if status != 200:
             raise RoboAlignError(f"{self.url}: expected HTTP 200, found {status}: {_excerpt(content)}")
         kind = response.headers.get("Content-Type", "nothing").split(";")[0].strip().lower()
         if kind != _JSON:
-            raise RoboAlignError(f"{self.url}: expected a reply of type {_JSON}, found {kind}: {_excerpt(content)}")
+            raise _TroubleError(f"no {_JSON} but {kind}: {_excerpt(content)}")
         return self._text(content)
 
-    def _read(self, response: Any, until: float) -> bytes:
-        """The whole body, in time: a server that sends a byte now and then does not hold us."""
+    def _no_reply(self, what: str, content: bytes, tokens: int | None) -> NoReplyError:
+        return NoReplyError(f"{self.url}: expected a reply, found {what}: {_excerpt(content)}", content, tokens)
+
+    def _read(self, response: Any) -> bytes:
         content = b""
         for chunk in response.iter_bytes():
             content += chunk
-            if time.monotonic() > until:
-                raise _TroubleError(f"no whole answer within {self.timeout_s:g} s")
             if len(content) > LARGEST:
                 raise RoboAlignError(f"{self.url}: expected a reply of at most {LARGEST} bytes, found more")
         return content
 
-    def _text(self, content: bytes) -> str:
+    def _text(self, content: bytes) -> tuple[str, int]:
         try:
             reply = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise _TroubleError(f"broken JSON: {_excerpt(content)}") from error
-        if not isinstance(reply, dict):
-            raise RoboAlignError(f"{self.url}: expected a chat completion, found: {_excerpt(content)}")
-        self._count(reply.get("usage"))
-        problem = reply.get("error")
-        if problem:  # some gateways report an error of the server behind them like this
-            code = problem.get("code") if isinstance(problem, dict) else None
-            if isinstance(code, int) and worth_retrying(code):
-                raise _TroubleError(f"error {code}: {_excerpt(content)}")
-            raise RoboAlignError(f"{self.url}: expected a chat completion, found an error: {_excerpt(content)}")
-        text = _message(reply)
-        if text is None:
-            raise RoboAlignError(f"{self.url}: expected a chat completion with a text, found: {_excerpt(content)}")
-        return text
+        if isinstance(reply, dict) and reply.get("error"):
+            raise self._error_inside(reply["error"], content)
+        choice, tokens = _first_choice(reply), _tokens(reply)
+        if choice is None:
+            raise _TroubleError(f"no chat completion: {_excerpt(content)}")
+        text = _message(choice)
+        if not text.strip():
+            raise self._no_reply("a completion without a text", content, tokens)
+        return text, tokens
 
-    def _count(self, usage: Any) -> None:
-        total = usage.get("total_tokens") if isinstance(usage, dict) else None
-        if isinstance(total, int) and total > 0:
-            self.budget.used(total)
+    def _error_inside(self, problem: Any, content: bytes) -> Exception:
+        """Some gateways report an error of the server behind them with status 200."""
+        code = problem.get("code") if isinstance(problem, dict) else None
+        if isinstance(code, int) and worth_retrying(code):
+            return _TroubleError(f"error {code}: {_excerpt(content)}")
+        if code in _REFUSALS:
+            return self._no_reply(f"error {code}", content, None)
+        return RoboAlignError(f"{self.url}: expected a chat completion, found an error: {_excerpt(content)}")
 
 
-def _message(reply: Mapping[str, Any]) -> str | None:
-    """The text of the first choice, or None."""
-    choices = reply.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return None
-    message = choices[0].get("message")
-    if not isinstance(message, dict):
-        return None
+def _tokens(reply: Any) -> int:
+    """In all, prompt included; 0 where the server does not say."""
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) and total > 0 else 0
+
+
+def _first_choice(reply: Any) -> Mapping[str, Any] | None:
+    """Of a chat completion."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice if isinstance(choice, dict) and isinstance(choice.get("message"), dict) else None
+
+
+def _message(choice: Mapping[str, Any]) -> str:
+    """The text; empty where there is none."""
+    message = choice["message"]
     content = message.get("content")
     if isinstance(content, list):  # the same text in parts
         parts = [part.get("text") for part in content if isinstance(part, dict)]
@@ -163,9 +231,9 @@ def _message(reply: Mapping[str, Any]) -> str | None:
     if isinstance(thought, str):  # servers that look for its end in vain take the whole reply for a thought
         closed = isinstance(content, str) and content.strip()
         return f"<think>{thought}</think>\n{content}" if closed else f"<think>{thought}"
-    if not isinstance(content, str):
-        return None
-    if choices[0].get("finish_reason") == "length" and "</think>" not in content:
+    if not isinstance(content, str) or not content.strip():
+        return ""
+    if choice.get("finish_reason") == "length" and "</think>" not in content:
         return f"<think>{content}"  # cut off: what was said so far may all be thought
     return content
 

@@ -9,7 +9,9 @@ from roboalign_core.judge.protocol import Judge, Judgement, Video
 
 
 def opinions(judge: Judge, videos: Sequence[Video]) -> Iterator[tuple[Sequence[int], Judgement | ReplyError]]:
-    """Judge all at once; where a video gets no scores, one by one: the others' replies are in the judge's cache.
+    """Judge all at once; where a video gets no scores, one by one.
+
+    With a cache, this asks nothing twice: the others' replies are there, and so are those that gave no scores.
 
     Yields:
         Places of videos, and the judgement of these, or why there is none.

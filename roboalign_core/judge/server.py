@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.judge.budget import Budget, BudgetConfig
-from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig
+from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig, redrawn
 from roboalign_core.judge.frames import FORMATS, data_url
-from roboalign_core.judge.http import ChatClient, StoppedError
+from roboalign_core.judge.http import ChatClient, NoReplyError, StoppedError
 from roboalign_core.judge.parser import ReplyError
 from roboalign_core.judge.prompt import Prompt, PromptConfig
 from roboalign_core.judge.retry import RetryConfig
@@ -73,7 +73,7 @@ class ServerJudge(ChatJudge):
     Frames travel as images in the request (``data:`` URLs), so that the server needs no access to files.
 
     Attributes:
-        budget: requests and tokens spent.
+        budget: requests and tokens spent by this judge.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -86,16 +86,29 @@ class ServerJudge(ChatJudge):
             raise RoboAlignError("judge: model: expected the model's name on the server, found nothing")
         identity = {"model": config.model, "images": config.images, "extra": config.extra}
         super().__init__(config.model, identity, config.sampling, config.shown, config.cache, config.progress)
-        self.config, self.budget = config, Budget(config.budget)
+        self.config, self.budget = config, Budget(config.budget, config.cache)
 
     def _ask(self, questions: Sequence[Question]) -> Answers:
-        """Where a request fails for good, those under way are still waited for: they are paid for."""
+        """Where a request fails for good, those under way are still waited for: they are paid for.
+
+        Where a sample is given up, those of the same video that are not under way are not asked for.
+        """
         stop = threading.Event()
         client = self._client(stop)
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
         failure: RoboAlignError | None = None
+        given_up: set[int] = set()  # places of videos
+
+        def answer(question: Question) -> tuple[str, ReplyError | None]:
+            if question.place in given_up:
+                raise StoppedError
+            reply, error = self._answer(client, stop, question)
+            if error and self._given_up(redrawn(question)):
+                given_up.add(question.place)
+            return reply, error
+
         try:
-            under_way = {pool.submit(self._answer, client, stop, question): question for question in questions}
+            under_way = {pool.submit(answer, question): question for question in questions}
             for future in as_completed(under_way):
                 try:
                     reply, error = future.result()
@@ -123,11 +136,26 @@ class ServerJudge(ChatJudge):
         if stop.is_set():
             raise StoppedError
         try:
-            reply = client.ask(self._body(question))
-            return reply, self._keep(question, reply)
+            return self._paid(client, question)
         except BaseException:  # a reply that cannot be kept, too
             stop.set()  # here, before this thread takes the next question
             raise
+
+    def _paid(self, client: ChatClient, question: Question) -> tuple[str, ReplyError | None]:
+        """What is answered, which is kept before it is counted."""
+        tokens: int | None
+        error: ReplyError | None
+        try:
+            reply, tokens = client.ask(self._body(question))
+            error = self._keep(question, reply)
+        except NoReplyError as nothing:
+            reply, tokens = nothing.answer, nothing.tokens
+            self._count("asked")
+            keep = self._refuse if tokens is None else self._reject
+            error = keep(question, reply, str(nothing))
+        if tokens is not None:  # a refusal is not paid for
+            self.budget.used(tokens)
+        return reply, error
 
     def _body(self, question: Question) -> dict[str, Any]:
         sampling = self.config.sampling

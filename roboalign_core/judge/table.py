@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import atomic_path, read_json, remove_leftovers, write_json
+from roboalign_core.judge.cache import writable
 from roboalign_core.judge.protocol import Judgement
 from roboalign_core.rubric import KEYS, Scores
 
@@ -92,7 +93,7 @@ class JudgementTable:
         for part in sorted(self.parts.glob("*.json")):
             content = read_json(part)
             self._check(part, content["about"])
-            self.rows |= {row["number"]: row for row in content["rows"]}
+            self.rows |= {row["number"]: {**row, "replies": _texts(row["replies"])} for row in content["rows"]}
 
     def add(self, numbers: Sequence[int], judgement: Judgement) -> None:
         """Keep the judgement of so many pairs."""
@@ -126,12 +127,17 @@ def rows_of(numbers: Sequence[int], judgement: Judgement) -> list[dict[str, Any]
             "number": int(number),
             **scores,
             **{f"{key}_std": float(value) for key, value in zip(KEYS, std, strict=True)},
-            "replies": list(replies),
+            "replies": _texts(replies),
         }
         for number, scores, std, replies in zip(
             numbers, judgement.scores.rows(), judgement.std, judgement.replies, strict=True
         )
     ]
+
+
+def _texts(replies: Sequence[str]) -> list[str]:
+    """As a table of UTF-8 holds them."""
+    return [writable(reply) for reply in replies]
 
 
 def _judgements(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Judgements:

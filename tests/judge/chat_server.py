@@ -20,6 +20,7 @@ class Answer:
         body: bytes, or something that becomes JSON.
         promised: value of Content-Length; more than the body has, where the connection breaks off.
         pause, trickle: seconds before the head, and before every byte of the body.
+        slow_head: seconds before each of 100 further headers.
     """
 
     body: Any
@@ -29,6 +30,7 @@ class Answer:
     promised: int | None = None
     pause: float = 0.0
     trickle: float = 0.0
+    slow_head: float = 0.0
 
 
 def completion(text: str | None, finish: str = "stop", tokens: int = 10, **message: Any) -> Answer:
@@ -82,6 +84,10 @@ class ChatServer:
                 self.send_header("Content-Length", str(answer.promised or len(content)))
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
+                for number in range(100 if answer.slow_head else 0):
+                    self.send_header(f"X-{number}", "wait")
+                    self.flush_headers()
+                    time.sleep(answer.slow_head)
                 self.end_headers()
                 for byte in content if answer.trickle else []:
                     time.sleep(answer.trickle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,11 @@ def reply(*scores: float) -> str:
     """What a judge says that is asked nicely."""
     numbers = ", ".join(f'"{key}": {score:g}' for key, score in zip(KEYS, scores, strict=True))
     return f'I see an arm.\n{{"reasoning": "fine", {numbers}}}'
+
+
+def kept_replies(cache: Path) -> list[Path]:
+    """Files of replies with scores."""
+    return list(cache.glob("??/[!.]*.json"))
 
 
 def tiny_tokenizer() -> Any:

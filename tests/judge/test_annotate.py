@@ -118,18 +118,69 @@ def test_some_pairs_first_and_more_later(folder: Path, server: ChatServer) -> No
 
 def test_pairs_without_scores(folder: Path, server: ChatServer) -> None:
     good, bad = completion(reply(2, 1, 1, 0, 1, 2)), completion("No.")
-    server.answers = [good, good, good, bad, bad]  # the second pair's second sample, asked for twice
-    with pytest.raises(
-        RoboAlignError, match="expected at most unjudged=0 pairs without scores, found 1; pair 1: judge"
-    ):
+    server.answers = [good, good, good, bad]  # the second pair's second sample
+    unjudged = "expected at most unjudged=0 pairs without scores, found 1; pair 1: judge"
+    with pytest.raises(RoboAlignError, match=unjudged):
         run(settings(folder, server))
-    server.answers = [bad, good, good, bad]  # that one, the next pair's two, that one by itself
+    assert len(server.requests) == 4
+    used_up = r"drawn 1 times \(judge.sampling.again above 0 draws it again\): no scores"
+    with pytest.raises(RoboAlignError, match=used_up):
+        run(settings(folder, server))
+    assert len(server.requests) == 4 + 2, "what was answered is not asked again: these are the next pair's"
     found = run(settings(folder, server, unjudged=1))
     assert (found["pairs"], found["unjudged"]) == (5, 1)
     assert "pair 1: judge org/tiny: video 0, sample 1" in found["detail"]["failures"][0]
     assert read_judgements(table(folder)).numbers.tolist() == [0, 2, 3, 4, 5]
-    assert run(settings(folder, server))["pairs"] == 6
+    assert len(server.requests) == 4 + 8
+    more = {"sampling": {"samples": 2, "again": 1}}
+    assert run(settings(folder, server, more))["pairs"] == 6
+    assert len(server.requests) == 4 + 8 + 1
     assert read_judgements(table(folder)).numbers.tolist() == list(range(6))
+
+
+def test_every_reply_without_scores_is_kept_and_none_is_asked_for_twice(folder: Path, server: ChatServer) -> None:
+    good = completion(reply(2, 1, 1, 0, 1, 2))
+    refusals = [completion(f"No, says draw {number}.") for number in (1, 2, 3)]
+    server.answers = [refusals[0], good, good, good, *refusals[1:]]  # four samples, and the first one drawn again
+    again = {"sampling": {"samples": 2, "again": 2}}
+    for _ in range(3):
+        with pytest.raises(RoboAlignError, match="pair 0: judge org/tiny: video 0, sample 0, drawn 3 times"):
+            run(settings(folder, server, again, limit=2))
+        assert len(server.requests) == 4 + 2
+    assert len({request["body"]["seed"] for request in server.requests}) == 6
+    rejected = folder / "judgements" / "cache" / "rejected"
+    assert sorted(path.read_text() for path in rejected.iterdir()) == [f"No, says draw {n}." for n in (1, 2, 3)]
+    found = run(settings(folder, server, {"sampling": {"samples": 2, "again": 3}}, limit=2))
+    assert (found["pairs"], found["replies_asked"], found["replies_cached"]) == (2, 1, 1)
+
+
+def test_half_a_surrogate_pair_in_a_reply_reaches_the_table(folder: Path, server: ChatServer) -> None:
+    said = reply(2, 1, 1, 0, 1, 2).replace("fine", "\\ud83d") + "\ud83d"  # escaped by the model, and by the server
+    server.answer = lambda body: completion(said)
+    assert run(settings(folder, server, limit=1))["pairs"] == 1
+    expected = said.replace("\ud83d", "\\ud83d")
+    assert read_judgements(table(folder)).judgement.replies == ((expected, expected),)
+
+
+def test_parts_of_before_with_half_a_surrogate_pair_are_finished(folder: Path, server: ChatServer) -> None:
+    good = completion(reply(2, 1, 1, 0, 1, 2))
+    server.answers = [*[good] * 4, *[Answer({}, status=503)] * 2]
+    with pytest.raises(RoboAlignError, match="HTTP 503"):
+        run(settings(folder, server))
+    (part,) = table(folder).with_name("org_tiny.parquet.parts").iterdir()
+    part.write_text(part.read_text().replace("I see", "I \\udc9d see"))
+    assert run(settings(folder, server))["pairs"] == 6
+    assert read_judgements(table(folder)).judgement.replies[0][0].startswith("I \\udc9d see")
+
+
+def test_one_pair_that_is_refused_does_not_keep_the_others_from_being_judged(folder: Path, server: ChatServer) -> None:
+    good = completion(reply(2, 1, 1, 0, 1, 2))
+    server.answers = [*[good] * 4, Answer({"error": "against our rules"}, status=400), good, good, good]
+    found = run(settings(folder, server, unjudged=1))
+    assert (found["pairs"], found["unjudged"]) == (5, 1)
+    assert "pair 2: judge org/tiny: video 0, sample 0: http" in found["detail"]["failures"][0]
+    (kept,) = (folder / "judgements" / "cache" / "rejected").iterdir()
+    assert "against our rules" in kept.read_text()
 
 
 def test_another_judge_gets_another_table(folder: Path, server: ChatServer) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Answer, ChatServer, completion, serve
-from judge_support import SHOWN, reply
+from judge_support import SHOWN, kept_replies, reply
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.files import read_json
 from roboalign_core.judge import ServerConfig, ServerJudge, Video
 from roboalign_core.judge.chat import SamplingConfig
 from roboalign_core.judge.retry import RetryConfig
@@ -27,7 +30,7 @@ PAIRS, SAMPLES = 6, 3
 GOOD = completion(reply(2, 1, 1, 0, 1, 2))
 
 
-def annotate(folder: Path, server: ChatServer) -> subprocess.Popen[bytes]:
+def annotate(folder: Path, server: ChatServer, **changes: Any) -> subprocess.Popen[bytes]:
     settings = {
         "judge": "server",
         "judge.model": "tiny",
@@ -38,6 +41,7 @@ def annotate(folder: Path, server: ChatServer) -> subprocess.Popen[bytes]:
         "judge.shown.frames": 3,
         "judge.shown.side": 16,
         "judge.retry.attempts": 1,
+        **{f"judge.{name}": value for name, value in changes.items()},
     }
     arguments = [f"{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "roboalign_core.cli", "benchmark", "annotate", str(folder), *arguments]
@@ -79,6 +83,47 @@ def test_a_killed_annotation_asks_again_only_what_was_not_answered(
     np.testing.assert_array_equal(judged.judgement.scores.raw, np.tile([2, 1, 1, 0, 1, 2], (PAIRS, 1)))
 
 
+def rejected_texts(cache: Path) -> set[str]:
+    return {path.read_text() for path in (cache / "rejected").glob("[!.]*.txt")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_annotation_of_several_threads_loses_and_repeats_no_rejected_reply(
+    make_benchmark: Callable[[Path], Path], server: ChatServer, tmp_path: Path
+) -> None:
+    folder, threads, killed_at = make_benchmark(tmp_path / "benchmark"), 3, 14
+    running: list[subprocess.Popen[bytes]] = []
+    numbers, lock = itertools.count(1), threading.Lock()
+    bad = {3, 6, 9, 12, 21, 24}  # of the replies in all
+
+    def answer(body: dict[str, Any]) -> Answer:
+        with lock:
+            number = next(numbers)
+        if number == killed_at:
+            running[0].send_signal(signal.SIGKILL)
+            running[0].wait()
+        return completion(f"No, says {number}.") if number in bad else GOOD
+
+    server.answer = answer
+    settings = {"concurrency": threads, "sampling.again": 20}
+    running.append(annotate(folder, server, **settings))
+    assert running[0].wait(120) == -signal.SIGKILL
+    cache = folder / "judgements" / "cache"
+    before = rejected_texts(cache)
+    assert before
+    assert len(before) + len(kept_replies(cache)) >= killed_at - threads, "all but those under way"
+    assert killed_at <= read_json(cache / "spent.json")["requests"] <= killed_at + threads
+
+    assert annotate(folder, server, **settings).wait(120) == 0
+    asked = Counter(question(request) for request in server.requests)
+    assert len(server.requests) - len(asked) <= threads, "only those under way are asked again"
+    assert before <= rejected_texts(cache)
+    assert len(asked) == PAIRS * SAMPLES + len(rejected_texts(cache))
+    judged = read_judgements(folder / "judgements" / "tiny.parquet")
+    np.testing.assert_array_equal(judged.judgement.scores.raw, np.tile([2, 1, 1, 0, 1, 2], (PAIRS, 1)))
+
+
 def judge(server: ChatServer, cache: Path, concurrency: int) -> ServerJudge:
     return ServerJudge(
         ServerConfig(
@@ -107,7 +152,7 @@ def test_a_server_that_dies_half_way_costs_nothing_twice(
         asked = judge(dying, tmp_path, concurrency)
         with pytest.raises(RoboAlignError, match=dying.url):
             asked.judge(videos)
-    kept = len(list(tmp_path.rglob("*.json")))
+    kept = len(kept_replies(tmp_path))
     assert kept == 7
     assert asked.counts == {"asked": 7, "cached": 0, "rejected": 0}
     with serve(lambda body: GOOD) as another:
@@ -124,7 +169,7 @@ def test_a_reply_is_on_disk_before_its_thread_asks_the_next_question(
     kept: list[int] = []
 
     def answer(body: dict[str, Any]) -> Answer:
-        kept.append(len(list(tmp_path.rglob("*.json"))))
+        kept.append(len(kept_replies(tmp_path)))
         return GOOD
 
     server.answer = answer

@@ -7,6 +7,8 @@ import math
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from judge_support import reply
 
+from roboalign_core.judge.cache import cache_key
+from roboalign_core.judge.chat import Answers, ChatJudge, Question, SamplingConfig
+from roboalign_core.judge.opinions import opinions
 from roboalign_core.judge.parser import LOOKED_AT, ReplyError, parse_reply
+from roboalign_core.judge.prompt import PromptConfig
+from roboalign_core.judge.protocol import Judgement, Video
+from roboalign_core.judge.table import JudgementTable, read_judgements
 from roboalign_core.judge.targets import target_reply
 from roboalign_core.rubric import DIMENSIONS, HIGHEST, KEYS
 
@@ -22,6 +30,13 @@ SCORES = (3, 1, 0, 1, 1, 2)
 GOOD = {"reasoning": "It moves.", **dict(zip(KEYS, SCORES, strict=True))}
 TEXT = json.dumps(GOOD)
 OTHER = json.dumps({**GOOD, **dict.fromkeys(KEYS, 0)})
+
+
+ANALYSIS = "<|channel|>analysis<|message|>"
+THOUGHTS = [
+    *(("<think>", "</think>"), ("<THINK>", "</THINK>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>")),
+    *(("[THINK]", "[/THINK]"), (ANALYSIS, "<|end|>")),
+]
 
 
 def changed(**values: object) -> str:
@@ -42,8 +57,20 @@ def changed(**values: object) -> str:
         f"<think>It moves.\n```json\n{TEXT}\n```\n",
         f"{OTHER}\nOn second thoughts:\n{TEXT}",
         f"{TEXT}\n{{}}",
-        f'{TEXT}\n{{"instruction_following": 0',
-        f"{TEXT}\n{TEXT[:-1]}",
+        f"{TEXT}\nThat is what {{I}} see }}.",
+        f"<thinking>Perhaps {OTHER}?</thinking>{TEXT}",
+        f"<THINK>Perhaps {OTHER}?</THINK>\n{TEXT}",
+        f"[THINK]Perhaps {OTHER}?[/THINK]{TEXT}",
+        f"◁think▷Perhaps {OTHER}?◁/think▷{TEXT}",
+        f"<think>Perhaps <think>{OTHER}?</think> {OTHER}</think>{TEXT}",
+        f"Well. <think>It moves.\n{TEXT}",
+        f"{ANALYSIS}Perhaps {OTHER}?<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}<|return|>",
+        f"{ANALYSIS}Perhaps {OTHER}?<|end|>{TEXT}<|end|>",
+        f"{ANALYSIS}Perhaps {OTHER}? {{<|channel|>final <|constrain|>json<|message|>{TEXT}",
+        f"Perhaps {OTHER}?<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}",
+        TEXT.replace("}", ', "Contact Realism": 1}'),
+        repr(GOOD).replace("}", ", 'contact_realism': 1}"),
+        json.dumps({"draft": GOOD, "final": GOOD}),
         json.dumps({"scores": GOOD}),
         json.dumps({"reasoning": "It moves.", "result": {**GOOD}}),
         json.dumps([{"video": 1}, GOOD]),
@@ -51,7 +78,7 @@ def changed(**values: object) -> str:
         TEXT.replace("}", ",}"),
         TEXT.replace("It moves.", "It\nmoves.").replace("It\nmoves.", "It moves."),
         changed(confidence=0.5, extra={"a": [1]}),
-        changed(instruction_following="3", manipulation_success=" 1 ", physics_adherence="2.0"),
+        changed(instruction_following="3.", manipulation_success=" 1 ", physics_adherence="2.0"),
         changed(instruction_following="3/3", manipulation_success="1 / 2", physics_adherence="2 out of 2"),
         changed(instruction_following={"score": 3, "why": "x"}, physics_adherence={"value": 2}),
         json.dumps({"reasoning": "It moves."} | {d.title: s for d, s in zip(DIMENSIONS, SCORES, strict=True)}),
@@ -74,6 +101,22 @@ def test_in_between_scores_and_silence() -> None:
     assert parse_reply(TEXT.replace("It moves.", "It\nmoves.")).reasoning == "It\nmoves."
 
 
+@pytest.mark.parametrize(("begin", "end"), THOUGHTS)
+def test_marks_of_thoughts_in_a_string_are_words(begin: str, end: str) -> None:
+    said = f"It says {end} and {begin}."
+    for before in ("", f"{begin}Perhaps {OTHER}?{end}", f"Perhaps {OTHER}?</think>", begin):
+        for text in (changed(reasoning=said), repr({**GOOD, "reasoning": said})):
+            found = parse_reply(before + text)
+            assert tuple(found.scores.values()) == SCORES
+            assert found.reasoning == said
+
+
+def test_what_prose_says_of_an_object_is_not_understood() -> None:
+    """A limit; see docs/judge.md."""
+    text = f"Perhaps {OTHER}? No, that is wrong; I cannot rate this video."
+    assert not any(parse_reply(text).scores.values())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -84,6 +127,27 @@ def test_in_between_scores_and_silence() -> None:
         (f"<think>Perhaps {TEXT} or", "found a thought without an end"),
         (f"<think>Perhaps {TEXT} or {{this}}", "found a thought without an end"),
         (f"{TEXT}</think>", "found none in "),
+        *((f"{begin}{TEXT}{end}", "found none in ") for begin, end in THOUGHTS),
+        *((f"{begin}Perhaps {TEXT} or", "found a thought without an end") for begin, _ in THOUGHTS),
+        (f"<|channel|>final<|message|>{TEXT}<|end|><|channel|>final<|message|>No.", "found none in "),
+        (f'{TEXT}\n{{"instruction_following": 0', "nothing after the scores, found others that are not whole"),
+        (f"{TEXT}\n{TEXT[:-1]}", "nothing after the scores"),
+        (f"Perhaps {TEXT}. Better:\n```json\n{TEXT[:20]}", "nothing after the scores"),
+        (f"{TEXT}\n{{", "nothing after the scores"),
+        (f'{TEXT}\n{{"contact_realism": 0}}', "nothing after the scores"),
+        (f"{TEXT}\n{{Contact Realism: 0}}", "nothing after the scores"),
+        (f"{TEXT}<think>Or rather {TEXT}", "nothing after the scores"),
+        (TEXT.replace("}", ', "Contact Realism": 0}'), "contact_realism: expected one score, found several"),
+        (TEXT.replace("}", ', "contact_realism": 0}'), "contact_realism: expected one score, found several"),
+        (TEXT.replace("}", ', "contact_realism": true}'), "contact_realism: expected one score, found several"),
+        (TEXT.replace("{", '{"contact realism": null, '), "contact_realism: expected one score, found several"),
+        (repr(GOOD).replace("}", ", 'contact_realism': 0}"), "contact_realism: expected one score, found several"),
+        (
+            json.dumps({"scores": GOOD, "highest": {**GOOD, KEYS[1]: 2}}),
+            f"{KEYS[1]}: expected one score, found several",
+        ),
+        (TEXT.replace(": 3", ': {"score": 3, "Score": 2}'), "expected a number from 0 to 3, found {'score': 2}"),
+        (changed(physics_adherence="2 (mostly)"), r"expected a number from 0 to 2, found '2 \(mostly\)'"),
         (
             json.dumps({k: v for k, v in GOOD.items() if k not in KEYS[1:3]}),
             "none with manipulation_success, action_out",
@@ -116,7 +180,7 @@ PIECES = st.sampled_from(
     [
         *(TEXT, OTHER, TEXT[:-1], repr(GOOD), "<think>", "</think>", "```", "```json", "{", "}", '"', "'", "[", "]"),
         *(",", ":", "NaN", "\\", "\n", "instruction_following", '"instruction_following": 2', "{'a': (1, 2)}", "1e999"),
-        *("\ud800", "é"),
+        *("\ud800", "é", "\\ud83d", "[THINK]", "[/THINK]", ANALYSIS, "<|end|>", "<|channel|>final<|message|>"),
     ]
 )
 VALUES = st.recursive(
@@ -151,11 +215,58 @@ def test_any_text_gives_scores_or_one_error(text: str) -> None:
     scores_or_one_error(text)
 
 
+INTACT = [
+    *(TEXT, OTHER, f"```json\n{TEXT}\n```", repr(GOOD), TEXT.replace("It moves.", "It moves \\ud83d.")),
+    *(f"<think>Perhaps {OTHER}?</think>\n{TEXT}", f"[THINK]Perhaps {OTHER}?[/THINK]{TEXT}", f"{OTHER} No:\n{TEXT}"),
+    f"{ANALYSIS}Perhaps {OTHER}?<|end|><|start|>assistant<|channel|>final<|message|>{TEXT}<|return|>",
+    TEXT.replace("}", ', "Contact Realism": 1}'),
+]
+
+
 def test_ten_thousand_damaged_replies_give_scores_or_one_error() -> None:
     rng = np.random.default_rng(0)
-    intact = [TEXT, OTHER, f"```json\n{TEXT}\n```", f"<think>Perhaps {OTHER}?</think>\n{TEXT}", repr(GOOD)]
-    outcomes = Counter(scores_or_one_error(damaged(intact[n % len(intact)], rng)) for n in range(10_000))
+    outcomes = Counter(scores_or_one_error(damaged(INTACT[n % len(INTACT)], rng)) for n in range(10_000))
     assert min(outcomes[True], outcomes[False]) > 1000  # neither is rare
+
+
+class Echo(ChatJudge):
+    """Replies what it is asked."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__("echo", {}, SamplingConfig(samples=1, again=0), PromptConfig(2, 16), str(cache), False)
+
+    def _ask(self, questions: Sequence[Question]) -> Answers:
+        for question in questions:
+            reply = question.video.instruction
+            yield question, reply, self._keep(question, reply)
+
+    def _questions(self, place: int, video: Video) -> Iterator[Question]:
+        yield Question(video, self.shown, place, 0, 0, 0, cache_key(reply=video.instruction))
+
+
+def test_what_the_parser_takes_passes_the_cache_and_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roboalign_core.files._sync", lambda path: None)
+    rng, frames = np.random.default_rng(1), np.zeros((2, 16, 16, 3), np.uint8)
+    texts = [damaged(INTACT[n % len(INTACT)], rng) for n in range(400)]
+    videos = [Video(frames, text) for text in texts]
+    asked = [0, 0]
+    for again in (0, 1):
+        judge, table = Echo(tmp_path), JudgementTable(tmp_path / "echo.parquet", {"run": again})
+        for first in range(0, len(videos), 50):
+            for places, opinion in opinions(judge, videos[first : first + 50]):
+                if isinstance(opinion, Judgement):
+                    table.add([first + place for place in places], opinion)
+        asked[again] = judge.counts["asked"]
+    assert asked == [len(set(texts)), 0], "neither those with scores nor those without are asked again"
+    kept, read = table.finish(), read_judgements(table.path)
+    assert 50 < len(read.numbers) < 350
+    np.testing.assert_array_equal(read.judgement.scores.raw, kept.judgement.scores.raw)
+    said = [texts[number] for number in read.numbers]
+    expected = [text.encode("utf-8", "backslashreplace").decode() for text in said]
+    assert [replies for (replies,) in read.judgement.replies] == expected != said
+
+
+ADDED = ("{", "}", '"', "</think>", "NaN", ": 7,", "\x00", "```", "\\ud83d", "\ud83d", "<THINK>", "[/THINK]", "<|end|>")
 
 
 def damaged(text: str, rng: np.random.Generator) -> str:
@@ -172,11 +283,11 @@ def damaged(text: str, rng: np.random.Generator) -> str:
         elif kind == 2:
             part = "".join(rng.permutation(list(part))) if part else ""
         elif kind == 3:
-            part = "".join(chr(int(code)) for code in rng.integers(1, 0xD800, len(part)))
+            part = "".join(chr(int(code)) for code in rng.integers(1, (0xD800, 0xE000)[rng.integers(2)], len(part)))
         elif kind == 4:
             part = re.sub(r"\d", lambda _: str(rng.choice([-1, 0, 0.5, 3, 9, 1e300])), part)
         else:
-            part += str(rng.choice(["{", "}", '"', "</think>", "NaN", ": 7,", "\x00", "```"]))
+            part += ADDED[rng.integers(len(ADDED))]
         text = text[:first] + part + text[last:]
     return text
 
@@ -190,7 +301,10 @@ def test_any_object_gives_scores_or_one_error(value: dict[str, object]) -> None:
     scores_or_one_error(json.dumps({**dict.fromkeys(KEYS, 1), **value}))
 
 
-@pytest.mark.parametrize("piece", ["{", '{"a":', "{'a':", '{"', "[{", "<think>", "</think>", "{}", "{0:[", "{'a':-"])
+@pytest.mark.parametrize(
+    "piece",
+    ["{", '{"a":', "{'a':", '{"', "[{", "<think>", "</think>", "{}", "{}</think>", "{0:[", "{'a':-", "[THINK]{"],
+)
 def test_long_nonsense_takes_no_time(piece: str) -> None:
     began = time.process_time()
     scores_or_one_error(piece * (400_000 // len(piece)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.judge.budget import Budget, BudgetConfig, BudgetError
+from roboalign_core.judge.budget import SPENT, Budget, BudgetConfig, BudgetError, Spent, read_spent
 from roboalign_core.judge.cache import ReplyCache, cache_key
 from roboalign_core.judge.retry import RetryConfig, retry_after, worth_retrying
 
@@ -103,6 +103,46 @@ def test_a_spent_budget_is_an_error() -> None:
         budget.request()
 
 
+def test_what_was_spent_is_known_to_later_and_other_budgets(tmp_path: Path) -> None:
+    config = BudgetConfig(requests=40)
+    budgets = [Budget(config, tmp_path) for _ in range(4)]  # as of four processes
+    refused: list[BudgetError] = []
+
+    def ask(budget: Budget) -> None:
+        for _ in range(15):
+            try:
+                budget.request()
+            except BudgetError as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=ask, args=(budget,)) for budget in budgets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(budget.requests for budget in budgets) == 40
+    assert len(refused) == 20
+    assert read_spent(tmp_path / SPENT) == Spent(requests=40)
+
+
+def test_a_request_that_is_not_sent_is_not_counted(tmp_path: Path) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    budget = Budget(BudgetConfig(requests_per_minute=1), tmp_path)
+    budget.request()
+    with pytest.raises(KeyboardInterrupt):
+        budget.request(interrupted)
+    assert read_spent(tmp_path / SPENT) == Spent(requests=1)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"requests": -1}', '{"requests": "2"}', '{"request": 2}', "{"])
+def test_damaged_counts_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / SPENT).write_text(content)
+    with pytest.raises(RoboAlignError, match=r"spent\.json: expected "):
+        Budget(BudgetConfig(), tmp_path).request()
+
+
 def test_replies_are_kept(tmp_path: Path) -> None:
     cache, key = ReplyCache(tmp_path), cache_key(model="a", sample=0)
     assert cache.get(key) is None
@@ -110,9 +150,21 @@ def test_replies_are_kept(tmp_path: Path) -> None:
     assert ReplyCache(tmp_path).get(key) == 'She said "2".\né'
     assert cache_key(sample=0, model="a") == key
     assert len({cache_key(model="a", sample=1), cache_key(model="b", sample=0), key}) == 3
-    path = cache.reject(key, 1, "half \ud800")
-    assert path.read_text() == "half \\ud800"
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted([f"{key}.json", f"{key}.1.txt"])
+
+
+def test_replies_without_scores_are_counted_and_none_replaces_another(tmp_path: Path) -> None:
+    cache, key, other = ReplyCache(tmp_path), cache_key(sample=0), cache_key(sample=1)
+    assert cache.rejected() == {}
+    paths = [cache.reject(key, attempt, text) for attempt, text in ((0, "a"), (2, "half \ud800"), (0, "b"), (0, "a"))]
+    assert [path.read_text() for path in paths] == ["a", "half \\ud800", "b", "a"]
+    assert paths[0] == paths[3] != paths[2]
+    (tmp_path / "rejected" / f"{other}.1.txt").write_text("as they were named before")
+    (tmp_path / "rejected" / f".{other}.7.abc.tmp.txt").write_text("a killed process' half")
+    assert cache.refuse(other, "too long").read_text() == "too long"
+    assert ReplyCache(tmp_path).rejected() == {
+        key: (3, paths[1]),
+        other: (2, tmp_path / "rejected" / f"{other}.1.txt"),
+    }
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"reply": 3}'])
