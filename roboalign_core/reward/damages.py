@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.pairs import Applied
@@ -33,6 +35,12 @@ _EPISODES = 10  # of a folder with more, each is drawn less often
 _TRIES = 20
 # A handful of recordings is soon known by heart, so each is made into many before it is damaged.
 _LOOKS = AugmentationConfig(brightness=0.15, contrast=0.3, saturation=0.5, hue=0.5, zoom=0.35, shift=0.15)
+_CARRIED = 0.5  # recordings that are seen as by a camera that moves
+_NEAREST, _SWAY, _TURN = (
+    0.6,
+    0.25,
+    0.2,
+)  # of such a camera: least share of the frame that it sees; of the frame; radians
 _OVERLAID, _STILL = 0.5, 0.5  # recordings that a still picture is laid over, and its share of the colours, at most
 _OTHER_WORDS = 0.5  # recordings under words that mean nothing
 _BABBLE = 400  # different words that mean nothing
@@ -82,10 +90,10 @@ class Damages:
 
     What a student says of a scene that it never saw may be anything; what it has to know there is which of two videos
     of the same scene is the damaged one, whatever the words. A recording that no oracle judges is shown in many looks,
-    turned, recoloured, enlarged, shifted and with a still picture laid over it, and half the time under words that mean
-    nothing, both videos alike. Damages are those of the frames and their order, and, where an oracle judges and the
-    store records boxes, also those of objects and contacts. Episodes that the benchmark has for validation or test are
-    left out.
+    turned, recoloured, enlarged, shifted, by a camera that moves and with a still picture laid over it, and half the
+    time under words that mean nothing, both videos alike. Damages are those of the frames and their order, and, where
+    an oracle judges and the store records boxes, also those of objects and contacts. Episodes that the benchmark has
+    for validation or test are left out.
 
     Attributes:
         identity: what a resumed run must find again: source, episodes and frames of each store.
@@ -240,7 +248,27 @@ def _looking(frames: Frames, look: int, still: Frames | None) -> Frames:
     if frames.shape[1] == frames.shape[2] and random.random() < 0.5:
         frames = frames.transpose(0, 2, 1, 3)
     with torch.autocast("cpu", enabled=False):
-        return augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0].numpy()
+        seen = augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0]
+        return (_carried(seen, random) if random.random() < _CARRIED else seen).numpy()
+
+
+def _carried(frames: Tensor, random: np.random.Generator) -> Tensor:
+    """Frames (T, H, W, 3) uint8 as a camera sees them that drifts, sways and turns, as on a robot's wrist."""
+    times = np.linspace(0, 1, len(frames))
+
+    def way(most: float) -> Array:
+        swing = np.sin(2 * np.pi * (random.uniform(0.5, 3) * times + random.uniform()))
+        return np.asarray(
+            most * (random.uniform(-1, 1) * (times - 0.5) + random.uniform(-0.5, 0.5) * swing), np.float32
+        )
+
+    angle, scale = way(_TURN), np.clip(random.uniform(_NEAREST, 1) * (1 + way(_SWAY)), _NEAREST, 1)
+    across, down = scale * np.cos(angle), scale * np.sin(angle)
+    views = np.stack([across, -down, way(2 * _SWAY), down, across, way(2 * _SWAY)], axis=1).reshape(-1, 2, 3)
+    pixels = frames.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(torch.from_numpy(views), list(pixels.shape), align_corners=False)
+    found = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    return found.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _babble(random: np.random.Generator, longest: int) -> str:
