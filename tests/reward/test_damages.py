@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from toy_recordings import make_recordings, patch_oracle
 
 from roboalign_core.benchmark import Split
@@ -15,7 +16,7 @@ from roboalign_core.benchmark.sources import open_sources, split_of
 from roboalign_core.episodes import Episode, EpisodeStore
 from roboalign_core.episodes.boxes import BOXES, box_columns
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.reward.damages import Damages
+from roboalign_core.reward.damages import Damages, _carried
 from roboalign_core.rubric import KEYS
 
 SPLITS = {"train": 0.7, "validation": 0.2, "test": 0.1}
@@ -83,6 +84,19 @@ def test_without_an_oracle_recordings_are_seen_in_many_looks(wordless: Path, mon
     assert len(kept) > 40  # most damages leave the first frame, so both were given the same look
     colours = np.array([one.clean.mean((0, 1, 2)) for one in drawn])
     assert (colours.std(0) > 5).all()
+
+
+def test_a_camera_that_moves_moves_smoothly_and_sees_the_same_scene() -> None:
+    slope = np.linspace(40, 200, 32, dtype=np.float32)
+    still = torch.from_numpy(np.tile((slope[:, None] + 0 * slope)[None, ..., None], (20, 1, 1, 3)).astype(np.uint8))
+    seen = _carried(still, np.random.default_rng(4)).numpy().astype(np.float32)
+    assert seen.shape == (20, 32, 32, 3)
+    steps = np.abs(np.diff(seen, axis=0))
+    assert steps.max() < 40  # of 160
+    assert (steps.mean((1, 2, 3)) > 0.1).all()
+    assert 40 <= seen.min() < seen.max() <= 200
+    again = _carried(still, np.random.default_rng(4)).numpy()
+    np.testing.assert_array_equal(seen, again)
 
 
 def test_an_oracle_s_recordings_are_seen_as_they_are(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
