@@ -35,7 +35,8 @@ _EPISODES = 10  # of a folder with more, each is drawn less often
 _TRIES = 20
 # A handful of recordings is soon known by heart, so each is made into many before it is damaged.
 _LOOKS = AugmentationConfig(brightness=0.15, contrast=0.3, saturation=0.5, hue=0.5, zoom=0.35, shift=0.15)
-_CARRIED = 0.5  # recordings that are seen as by a camera that moves
+_CARRIED, _EXPOSED = 0.5, 0.5  # recordings that are seen as by a camera that moves, or that adapts to the light
+_ADAPTING = 0.25  # share of the brightness
 _NEAREST, _SWAY, _TURN = (
     0.6,
     0.25,
@@ -90,10 +91,10 @@ class Damages:
 
     What a student says of a scene that it never saw may be anything; what it has to know there is which of two videos
     of the same scene is the damaged one, whatever the words. A recording that no oracle judges is shown in many looks,
-    turned, recoloured, enlarged, shifted, by a camera that moves and with a still picture laid over it, and half the
-    time under words that mean nothing, both videos alike. Damages are those of the frames and their order, and, where
-    an oracle judges and the store records boxes, also those of objects and contacts. Episodes that the benchmark has
-    for validation or test are left out.
+    turned, recoloured, enlarged, shifted, by a camera that moves or adapts to the light, and with a still picture laid
+    over it, and half the time under words that mean nothing, both videos alike. Damages are those of the frames and
+    their order, and, where an oracle judges and the store records boxes, also those of objects and contacts. Episodes
+    that the benchmark has for validation or test are left out.
 
     Attributes:
         identity: what a resumed run must find again: source, episodes and frames of each store.
@@ -249,26 +250,35 @@ def _looking(frames: Frames, look: int, still: Frames | None) -> Frames:
         frames = frames.transpose(0, 2, 1, 3)
     with torch.autocast("cpu", enabled=False):
         seen = augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0]
-        return (_carried(seen, random) if random.random() < _CARRIED else seen).numpy()
+        seen = _carried(seen, random) if random.random() < _CARRIED else seen
+        return (_exposed(seen, random) if random.random() < _EXPOSED else seen).numpy()
 
 
 def _carried(frames: Tensor, random: np.random.Generator) -> Tensor:
     """Frames (T, H, W, 3) uint8 as a camera sees them that drifts, sways and turns, as on a robot's wrist."""
-    times = np.linspace(0, 1, len(frames))
-
-    def way(most: float) -> Array:
-        swing = np.sin(2 * np.pi * (random.uniform(0.5, 3) * times + random.uniform()))
-        return np.asarray(
-            most * (random.uniform(-1, 1) * (times - 0.5) + random.uniform(-0.5, 0.5) * swing), np.float32
-        )
-
-    angle, scale = way(_TURN), np.clip(random.uniform(_NEAREST, 1) * (1 + way(_SWAY)), _NEAREST, 1)
+    count = len(frames)
+    angle, nearer = _way(count, _TURN, random), 1 + _way(count, _SWAY, random)
+    scale = np.clip(random.uniform(_NEAREST, 1) * nearer, _NEAREST, 1)
     across, down = scale * np.cos(angle), scale * np.sin(angle)
-    views = np.stack([across, -down, way(2 * _SWAY), down, across, way(2 * _SWAY)], axis=1).reshape(-1, 2, 3)
+    right, below = (_way(count, 2 * _SWAY, random) for _ in range(2))
+    views = np.stack([across, -down, right, down, across, below], axis=1).astype(np.float32).reshape(-1, 2, 3)
     pixels = frames.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(torch.from_numpy(views), list(pixels.shape), align_corners=False)
     found = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     return found.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _exposed(frames: Tensor, random: np.random.Generator) -> Tensor:
+    """Frames (T, H, W, 3) uint8 as a camera sees them that adapts to the light."""
+    gains = torch.from_numpy(1 + _way(len(frames), _ADAPTING, random)).float()
+    return (frames.float() * gains[:, None, None, None]).round().clamp(0, 255).to(torch.uint8)
+
+
+def _way(count: int, most: float, random: np.random.Generator) -> Array:
+    """(count,) float32 of at most ``most`` to both sides: a drift and a swing."""
+    times = np.linspace(0, 1, count)
+    swing = np.sin(2 * np.pi * (random.uniform(0.5, 3) * times + random.uniform()))
+    return np.asarray(most * (random.uniform(-1, 1) * (times - 0.5) + random.uniform(-0.5, 0.5) * swing), np.float32)
 
 
 def _babble(random: np.random.Generator, longest: int) -> str:

@@ -16,7 +16,7 @@ from roboalign_core.benchmark.sources import open_sources, split_of
 from roboalign_core.episodes import Episode, EpisodeStore
 from roboalign_core.episodes.boxes import BOXES, box_columns
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.reward.damages import Damages, _carried
+from roboalign_core.reward.damages import Damages, _carried, _exposed
 from roboalign_core.rubric import KEYS
 
 SPLITS = {"train": 0.7, "validation": 0.2, "test": 0.1}
@@ -97,6 +97,16 @@ def test_a_camera_that_moves_moves_smoothly_and_sees_the_same_scene() -> None:
     assert 40 <= seen.min() < seen.max() <= 200
     again = _carried(still, np.random.default_rng(4)).numpy()
     np.testing.assert_array_equal(seen, again)
+
+
+def test_a_camera_that_adapts_to_the_light_changes_all_pixels_alike_and_slowly() -> None:
+    still = torch.full((40, 8, 8, 3), 120, dtype=torch.uint8)
+    seen = _exposed(still, np.random.default_rng(1)).numpy().astype(int)
+    assert (seen == seen[:, :1, :1, :1]).all()
+    light = seen[:, 0, 0, 0]
+    assert light.max() - light.min() > 5
+    assert 90 <= light.min() <= light.max() <= 150
+    assert np.abs(np.diff(light)).max() <= 10
 
 
 def test_an_oracle_s_recordings_are_seen_as_they_are(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
