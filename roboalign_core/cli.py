@@ -83,14 +83,19 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    arguments = list(_without_dashes(arguments))
+    kinds = get_type_hints(verb.config)
+    arguments = list(_without_dashes(arguments, kinds))
     overrides = [argument for argument in arguments if "=" in argument or argument.startswith("~")]
     plain = [argument for argument in arguments if argument not in overrides]
     # A mapping may bring keys of its own, which hydra takes only so; where they make no sense, the dataclass says so.
     overrides = [f"++{each}" if re.match(r"[\w.]+=\{", each) else each for each in overrides]
-    several = verb.positional is not None and get_origin(get_type_hints(verb.config)[verb.positional]) is list
+    several = verb.positional is not None and get_origin(kinds[verb.positional]) is list
     if plain and (verb.positional is None or (len(plain) > 1 and not several)):
         raise RoboAlignError(f"roboalign {verb.name}: expected key=value arguments, found {plain[-1]!r}")
+    if plain and any(each.startswith(f"{verb.positional}=") for each in overrides):
+        raise RoboAlignError(
+            f"roboalign {verb.name}: expected {verb.positional} once, found {plain[0]!r} and {verb.positional}="
+        )
     try:
         with initialize_config_dir(version_base=None, config_dir=str(config_dir())):
             composed = hydra_compose(config_name=verb.yaml.removesuffix(".yaml"), overrides=overrides)
@@ -105,18 +110,23 @@ def compose(verb: Verb, arguments: Sequence[str]) -> Any:
         raise RoboAlignError(f"roboalign {verb.name}: configuration: {_reason(error)}") from error
 
 
-def _without_dashes(arguments: Sequence[str]) -> Iterator[str]:
-    """``--key value`` and ``--key=value`` as ``key=value``, others as they are."""
+def _without_dashes(arguments: Sequence[str], kinds: Mapping[str, Any]) -> Iterator[str]:
+    """``--key value`` and ``--key=value`` as ``key=value``, others as they are; what is to be text is not parsed."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
             yield argument
             continue
         key, given, value = argument[2:].partition("=")
-        found = value if given else next(rest, None)
-        if found is None:
-            raise RoboAlignError(f"{argument}: expected a value after it, found none")
-        yield f"{key}={found}"
+        found = value if given else next(rest, "--")
+        if not key or (not given and found.startswith("--")):
+            raise RoboAlignError(f"{argument}: expected --key and a value after it, found none")
+        yield f"{key}={_quoted(found) if kinds.get(key) is str else found}"
+
+
+def _quoted(text: str) -> str:
+    """As hydra takes any text: a backslash counts only before a quote, where it is doubled."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text) + "'"
 
 
 def _reason(error: Exception) -> str:
@@ -128,6 +138,8 @@ def _reason(error: Exception) -> str:
     text = re.split(r"\n\s*(?:full_key|Config search path|See https)", str(found))[0]
     if isinstance(found, (ConfigAttributeError, ConfigKeyError)):
         text = "there is no such setting"
+    elif "is not a ListConfig" in text:
+        text = "expected a list, such as [a,b], found one value"
     return f"{setting}: {text}" if setting else text
 
 

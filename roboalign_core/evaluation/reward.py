@@ -208,15 +208,14 @@ def _degradations(figures: Figures, data: Scored) -> list[dict[str, Any]]:
         rows.append({**row, **limits, "win_rate": float(wins(mean_drop).mean()), **each, **labels})
     drops = np.concatenate(every_drop) if every_drop else np.empty(0)
     figures.add("degradation_win_rate", every_group, mean_of(wins(drops)), "no damaged videos beside undamaged ones")
-    if rows:
-        figures.values |= _seen(rows)
+    figures.values |= _seen(rows) if rows else {}
     return rows
 
 
 def _each_dimension(figures: Figures, drop: Array, meant: Array, groups: list[str]) -> dict[str, float]:
     """By how much every dimension is lower, with an interval where the benchmark lowers it; of (N, 6) both."""
     found = {f"{key}_drop": float(drop[:, k].mean()) for k, key in enumerate(KEYS)}
-    for k in np.flatnonzero((meant > 0).any(0)):
+    for k in np.flatnonzero(meant.mean(0) > 0):
         limits = bootstrap_groups(mean_of(drop[:, k]), groups, resamples=figures.resamples, seed=figures.seed)
         found |= {f"{KEYS[k]}_drop_ci_low": limits.low, f"{KEYS[k]}_drop_ci_high": limits.high}
     return found

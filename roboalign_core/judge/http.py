@@ -63,8 +63,8 @@ class ChatClient:
         Args:
             url: up to and with ``/v1``.
             key: sent as bearer token; empty: none is sent.
-            timeout_s: for one whole request, connecting and the last byte of the reply included; looking up the
-                server's name is not.
+            timeout_s: for one whole request once there is a connection, the last byte of the reply included; and for
+                connecting, to each address of the server's name.
             retry: how often, and after what wait.
             budget: is asked before every request.
             stop: once it is set, no further request is sent, and waits end.
@@ -77,12 +77,13 @@ class ChatClient:
         self._jitter = random.Random()
         self._lock = threading.Lock()
         self._own, self._lines = threading.local(), list[Line]()
+        self._closed = False
         self._not_before = -math.inf  # when the server wants to be asked again, by any thread
 
     def close(self) -> None:
         """Close all connections; requests under way end in an error."""
         with self._lock:
-            lines = list(self._lines)
+            self._closed, lines = True, list(self._lines)
         for line in lines:
             line.close()
 
@@ -144,6 +145,8 @@ class ChatClient:
             client = self._httpx.Client(timeout=self.timeout_s, headers=self._headers, verify=self._trusted)
             line = self._own.line = Line(client)
             with self._lock:
+                if self._closed:
+                    raise StoppedError
                 self._lines.append(line)
         return line
 

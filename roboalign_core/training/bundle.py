@@ -102,7 +102,9 @@ def _builds_on(run: Path) -> list[Path]:
         return []
     identity = read_json(run / RUN)["identity"]
     models = (identity.get("world_model", ""), identity["stage"].get("reward_model", ""))
-    folders = [*identity["stage"].get("start", []), *(Path(model).parent for model in models if model)]
+    start = identity["stage"].get("start") or []  # one folder's name, in runs of before
+    starts = [start] if isinstance(start, str) else start
+    folders = [*starts, *(Path(model).parent for model in models if model)]
     return [Path(folder).resolve() for folder in folders]
 
 

@@ -98,11 +98,11 @@ def test_a_killed_annotation_of_several_threads_loses_and_repeats_no_rejected_re
     bad = {3, 6, 9, 12, 21, 24}  # of the replies in all
 
     def answer(body: dict[str, Any]) -> Answer:
-        with lock:
+        with lock:  # while it dies, no other thread is answered
             number = next(numbers)
-        if number == killed_at:
-            running[0].send_signal(signal.SIGKILL)
-            running[0].wait()
+            if number == killed_at:
+                running[0].send_signal(signal.SIGKILL)
+                running[0].wait()
         return completion(f"No, says {number}.") if number in bad else GOOD
 
     server.answer = answer

@@ -77,7 +77,20 @@ def test_the_command_takes_several_videos_and_dashes(
     shown = capsys.readouterr().out
     assert all(Path(name).name in shown for name in names)
     assert cli.main(["score", *names, "--instruction"]) == 2
-    assert "--instruction: expected a value after it, found none" in capsys.readouterr().err
+    assert "--instruction: expected --key and a value after it, found none" in capsys.readouterr().err
+    assert cli.main(["score", *names, "--instruction", "--out"]) == 2
+    assert cli.main(["score", names[0], f"videos=[{names[1]}]", f"instruction={INSTRUCTION}"]) == 2
+    assert "expected videos once" in capsys.readouterr().err
+    assert cli.main(["score", f"videos={names[0]}", f"instruction={INSTRUCTION}"]) == 2
+    assert "videos: expected a list, such as [a,b], found one value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["push it, then left", "don't push", "push (left)", "a=b", "null", "a\\'b", "so \\", '"x"', "[1,2]", "{a: b}"],
+)
+def test_text_after_dashes_is_taken_as_it_is(text: str) -> None:
+    assert cli.compose(VERB, ["--instruction", text]).instruction == text
 
 
 def test_a_long_video_is_read_in_blocks_at_the_size_of_the_model(tmp_path: Path) -> None:
