@@ -36,7 +36,7 @@ help:
 	@echo 'make train-tabletop   collect episodes and train the table-top model anew, into runs/tabletop/model'
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
 	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/student/model'
-	@echo 'make tune-reward      that student, taught on recorded data, REAL=STORE,...; into runs/reward/tuned/model'
+	@echo 'make tune-reward      that student, taught on recordings beside their damage, REAL=STORE,...; into runs/reward/tuned/model'
 	@echo 'make train-robosuite  the same for the robosuite Panda, into runs/robosuite_lift/model'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
@@ -142,10 +142,14 @@ train-reward: venv
 	"$$run" train $(STUDENT) out='$(REWARD)/student' stage.recordings_share=0.35 loop.minutes=78
 	"$$run" evaluate study=reward study.benchmark='$(REWARD)/benchmark' study.reward='$(REWARD)/student/model' out=runs/evaluate/reward
 
-# That student, taught on recordings of other cameras beside their damaged versions: REAL='runs/bridge,runs/droid'.
+# That student, taught on recordings beside their damaged versions, those of other cameras among them: REAL='runs/bridge,runs/droid'. Twice, and on from the mean of both.
+BESIDE = stage.pairs=96 stage.recordings_share=0.15 'stage.damaged=[$(REAL),$(REWARD)/pairs]'
 tune-reward: venv
 	test -n '$(REAL)' || { echo "tune-reward: expected REAL='STORE,...' with recorded episodes, found none" >&2; exit 2; }
-	'$(BIN)/roboalign' train $(STUDENT) out='$(REWARD)/tuned' 'stage.start=[$(REWARD)/student]' stage.recordings_share=0.25 'stage.damaged=[$(REAL),$(REWARD)/pairs]' stage.damaged_share=0.55 stage.damaged_weight=2 loop.lr=2e-3 loop.minutes=52
+	run='$(BIN)/roboalign'
+	"$$run" train $(STUDENT) $(BESIDE) out='$(REWARD)/beside' 'stage.start=[$(REWARD)/student]' stage.damaged_share=0.55 stage.damaged_weight=2 loop.seed=1 loop.lr=2e-3 loop.minutes=74
+	"$$run" train $(STUDENT) $(BESIDE) out='$(REWARD)/beside_too' 'stage.start=[$(REWARD)/student]' stage.damaged_share=0.42 loop.seed=2 loop.lr=2e-3 loop.minutes=74
+	"$$run" train $(STUDENT) $(BESIDE) out='$(REWARD)/tuned' 'stage.start=[$(REWARD)/beside,$(REWARD)/beside_too]' stage.damaged_share=0.5 stage.damaged_weight=2 loop.seed=3 loop.lr=1.2e-3 loop.warmup=30 loop.minutes=29
 
 # The robosuite Panda that lifts a cube, at the same 64x64.
 LIFT := model=tiny model.dynamics.dim=192 model.dynamics.ffn=576 model.dynamics.max_frames=17 model.dynamics.frame_head_layers=2
