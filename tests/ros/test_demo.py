@@ -254,7 +254,11 @@ def test_yaml_mirrors_the_dataclass() -> None:
 
 
 def test_an_objective_is_handed_to_the_world_model() -> None:
-    assert "objective" not in str(demo._overrides(compose(demo.VERB, [])))
+    assert demo._overrides(compose(demo.VERB, []))["world_model"] == {"model": "tabletop", "objective": "both"}
+    lift = compose(demo.VERB, ["env=robosuite_lift"])
+    assert demo._overrides(lift)["world_model"] == {"model": "robosuite_lift", "objective": "progress"}
+    for own in ("world_model=runs/model", "params=my/params", "env=other"):
+        assert "objective" not in str(demo._overrides(compose(demo.VERB, [own])))
     chosen = compose(demo.VERB, ["objective=both", "objective.reward_model=runs/reward", "objective.worth=1"])
     assert demo._overrides(chosen)["world_model"] == {
         "model": "tabletop",

@@ -9,7 +9,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,10 @@ class DemoConfig:
     Attributes:
         env: name of the environment.
         world_model: weights of world model and objective: a bundled name or a folder; None: named like the environment.
-        objective: what the planner maximises, a node of ``configs/objective/``; None: as the parameter file says.
+        objective: what the planner maximises, a node of ``configs/objective/``; None: as ``objectives`` says for the
+            environment where its bundled model and the parameter files that ship are used, else as the parameter file
+            says.
+        objectives: names of objectives, by environment.
         episodes: episodes of the planner; the environment's instructions take turns.
         random_episodes: episodes of random actions through the same nodes, on the same scenes.
         seed: of the scenes (episode i has seed + i) and of the planner.
@@ -55,6 +58,7 @@ class DemoConfig:
     env: str = "tabletop"
     world_model: str | None = None
     objective: Any = None
+    objectives: dict[str, str] = field(default_factory=lambda: {"tabletop": "both", "robosuite_lift": "progress"})
     episodes: int = 16
     random_episodes: int = 16
     seed: int = 1000
@@ -172,14 +176,16 @@ def _overrides(config: DemoConfig) -> dict[str, dict[str, Any]]:
 
 def _objective(config: DemoConfig) -> dict[str, Any]:
     """Parameters of the world model's node that the objective's settings are."""
-    if config.objective is None:
+    bundled = config.world_model is None and config.params is None and config.env in config.objectives
+    asked = {"name": config.objectives[config.env]} if config.objective is None and bundled else config.objective
+    if asked is None:
         return {}
-    found = objective_config(config.objective)
+    found = objective_config(asked)
     if found.weights != ObjectiveConfig(found.name).weights:
         raise RoboAlignError(
             f"demo objective: expected the usual weights, which are no parameter of the node, found {found.weights}"
         )
-    named = {key: getattr(found, key) for key in config.objective if key not in ("name", "weights")}
+    named = {key: getattr(found, key) for key in asked if key not in ("name", "weights")}
     return {"objective": found.name, **named}
 
 
