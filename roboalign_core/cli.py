@@ -118,8 +118,10 @@ def _without_dashes(arguments: Sequence[str], kinds: Mapping[str, Any]) -> Itera
             yield argument
             continue
         key, given, value = argument[2:].partition("=")
+        if key.split(".")[0] not in kinds:
+            raise RoboAlignError(f"roboalign: expected key=value arguments, found {argument!r}")
         found = value if given else next(rest, "--")
-        if not key or (not given and found.startswith("--")):
+        if not given and found.startswith("--"):
             raise RoboAlignError(f"{argument}: expected --key and a value after it, found none")
         yield f"{key}={_quoted(found) if kinds.get(key) is str else found}"
 
