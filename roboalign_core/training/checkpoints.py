@@ -80,8 +80,8 @@ def newest_weights(run: Path) -> dict[str, Tensor]:
 def mean_weights(runs: Sequence[str]) -> dict[str, Tensor]:
     """The mean of what :func:`newest_weights` gives of each run (model soups, Wortsman et al. 2022, arXiv 2203.05482).
 
-    Runs that went on from the same weights lie in one basin, in which the mean is mostly as good as the best of them
-    at everything that any of them is good at.
+    A place to go on from, for runs that went on from the same weights; whether the mean itself is better than each of
+    them is to be measured.
 
     Raises:
         RoboAlignError: a folder holds no checkpoint, or one of another size than the first.
