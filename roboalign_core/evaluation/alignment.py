@@ -176,9 +176,11 @@ def _try(trial: _Trial, config: AlignmentStudyConfig, variant: str, name: str) -
 def _imagine(model: WorldModel, trial: _Trial, config: AlignmentStudyConfig, name: str) -> Iterator[Frames]:
     """Each batch's futures (N, T + 1, H, W, 3), the real first frame included."""
     mode, order, window = cast(Mode, config.mode), cast(Order, config.order), config.window or model.config.window
+    noise = torch.Generator(model.device).manual_seed(config.seed)
     for batch, _ in track(trial.batches, name):
         context = model.encode(torch.from_numpy(batch.frames[:, 0]))
-        rollout = roll(model, context, model.action_bins(batch.actions), mode, window, order)
+        actions = model.action_bins(batch.actions)
+        rollout = roll(model, context, actions, mode, window, order, config.temperature, noise)
         yield np.concatenate([batch.frames[:, :1], rollout.frames], axis=1)
 
 

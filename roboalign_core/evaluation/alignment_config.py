@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ class AlignmentStudyConfig:
         episodes: how many, from the store's start; 0: all.
         horizons: frames ahead at which figures are taken; videos are scored up to there.
         mode, order, window: of the rollouts; window 0: each model's own.
+        temperature: of their draws, with the same noise for every model; at 0 nothing is drawn.
         judges: which of ``JUDGES``; one that is named has to be there.
         students: folders of reward models that give the six scores, too; none of them a variant's training reward.
         training_reward: variant → what it was trained on: a reward's name (``stage.rewards``), the folder of a reward
@@ -39,7 +41,7 @@ class AlignmentStudyConfig:
         batch: episodes imagined at once.
         videos: strips of each variant in the report.
         resamples: of the bootstrap over seeds and episodes.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the draws.
     """
 
     models: dict[str, list[str]] = MISSING
@@ -49,6 +51,7 @@ class AlignmentStudyConfig:
     horizons: list[int] = field(default_factory=lambda: [8, 28])
     mode: str = "plain"
     order: str = "frame"
+    temperature: float = 0.0
     window: int = 0
     judges: list[str] = field(default_factory=lambda: list(JUDGES))
     students: list[str] = field(default_factory=list)
@@ -72,6 +75,8 @@ class AlignmentStudyConfig:
         for name, kind in (("order", Order), ("mode", Mode)):
             if getattr(self, name) not in get_args(kind):
                 raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")
+        if not 0 <= self.temperature < math.inf:
+            raise RoboAlignError(f"study.temperature: expected a finite number of 0 or more, found {self.temperature}")
         if unknown := [name for name in self.judges if name not in JUDGES]:
             raise RoboAlignError(f"study.judges: expected some of {', '.join(JUDGES)}, found {unknown[0]!r}")
         if not self.judges and not self.students:

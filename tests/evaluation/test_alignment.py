@@ -138,6 +138,17 @@ def test_seeds_are_counted_and_one_alone_is_said(folder: Path, tmp_path: Path) -
     assert "a_seed_variation" in single["missing"]
 
 
+@pytest.mark.usefixtures("judges")
+def test_models_are_drawn_from_with_the_same_noise(folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for temperature in (0.0, 1.0):
+        config = settings(folder, {"sft": [0], "same": [0]}, judges=["pixels"], temperature=temperature)
+        figures = found[temperature] = study(config, str(tmp_path / str(temperature)))
+        assert figures["same_minus_sft_h8_psnr_db"] == 0
+        assert study(config, str(tmp_path / "again"))["sft_h8_psnr_db"] == figures["sft_h8_psnr_db"]
+    assert found[1.0]["sft_h8_psnr_db"] != found[0.0]["sft_h8_psnr_db"]
+
+
 def frozen_after(frames: np.ndarray, step: int) -> np.ndarray:
     result = frames.copy()
     result[:, step:] = result[:, step - 1 : step]
@@ -241,6 +252,7 @@ def test_bad_settings_are_refused(folder: Path) -> None:
         ({"horizons": [0]}, r"study\.horizons"),
         ({"order": "sideways"}, r"study\.order"),
         ({"mode": "sideways"}, r"study\.mode"),
+        ({"temperature": float("inf")}, r"study\.temperature: expected a finite number of 0 or more, found inf"),
         ({"resamples": 0}, r"study\.resamples"),
         ({"training_reward": {"sft": "mae"}}, r"study\.training_reward: .*\(aligned\), found 'sft'"),
         ({"training_reward": {"aligned": []}}, r"study\.training_reward\.aligned: expected a reward's name"),

@@ -210,6 +210,22 @@ def test_the_best_weights_on_held_out_windows_are_exported(
         assert torch.equal(weights["model.norm.weight"], expected)
 
 
+@pytest.mark.parametrize("order", ["frame", "token"])
+def test_the_validation_draws_the_same_noise_each_time(
+    settings: Settings, tmp_path: Path, world_model: Path, order: str
+) -> None:
+    """At a temperature, too, equal weights are judged alike; the training's own draws are not touched."""
+    model, found = WorldModel.from_pretrained(world_model), {}
+    for temperature in (0.0, 1.0):
+        config = settings("grpo", tmp_path / "run", world_model=world_model, order=order, policy="categorical")
+        config.stage["validation"]["temperature"] = temperature
+        stage, before = make_stage(config), torch.get_rng_state()
+        found[temperature] = stage.validation(model, order)
+        assert stage.validation(model, order) == found[temperature]
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0.0] != found[1.0]
+
+
 @pytest.mark.parametrize("name", ["divergence", "repetition"])
 def test_an_alarm_ends_the_run_for_good(
     settings: Settings, tmp_path: Path, world_model: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -280,6 +296,7 @@ def test_a_reward_model_can_be_taught_on_what_is_imagined_now(
         ({"rewards": ["psnr"]}, r"stage.validation.score: expected none of the training's rewards \(psnr\)"),
         ({"validation": {"every": 0}}, "stage.validation.every: expected at least 1"),
         ({"validation": {"holdout": 0.0}}, "stage.validation.holdout: expected a share"),
+        ({"validation": {"temperature": float("nan")}}, "stage.validation.temperature: expected a finite number of 0"),
         ({"validation": {"keep": "both"}}, "stage.validation.keep: expected one of"),
         ({"guard": {"divergence": 0.0}}, "stage.guard.divergence: expected a number above 0"),
         ({"frames": 6}, r"stage.frames: expected at most 5 \(max_frames - 1\), found 6"),

@@ -59,7 +59,8 @@ def build_stage(
         )
     past = model.config.tokenizer.context_frames - 1
     prompts, held = _windows(config, data, augmentation, loop.seed, past)
-    return GrpoStage(config, model, policy, reference, prompts, mixture, Validation(held, score, mixture))
+    validation = Validation(held, score, mixture, config.validation.temperature)
+    return GrpoStage(config, model, policy, reference, prompts, mixture, validation)
 
 
 def trainable(model: WorldModel) -> Dynamics:

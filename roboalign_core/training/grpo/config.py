@@ -17,13 +17,14 @@ PolicyName = Literal["central", "categorical"]
 
 @dataclass
 class ValidationConfig:
-    """How the model is judged on windows that are never trained on, at temperature 0.
+    """How the model is judged on windows that are never trained on.
 
     Attributes:
         data: folders of episode stores; where empty, ``holdout`` of the training episodes are kept back.
         holdout: share of the episodes.
         windows: that are imagined, always the same.
         every: steps.
+        temperature: of their draws, with the same noise each time; at 0, as planning imagines, nothing is drawn.
         score: a reward's name that is none of the training's: what cannot be gamed by training on it.
         keep: ``best`` exports the weights with the best score, those at the start among them, ``last`` the last ones.
     """
@@ -32,6 +33,7 @@ class ValidationConfig:
     holdout: float = 0.05
     windows: int = 64
     every: int = 10
+    temperature: float = 0.0
     score: str = "psnr"
     keep: str = "best"
 
@@ -39,6 +41,10 @@ class ValidationConfig:
         for name in ("windows", "every"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"stage.validation.{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 <= self.temperature < math.inf:
+            raise RoboAlignError(
+                f"stage.validation.temperature: expected a finite number of 0 or more, found {self.temperature}"
+            )
         if not self.data and not 0 < self.holdout < 1:
             raise RoboAlignError(f"stage.validation.holdout: expected a share in (0, 1), found {self.holdout}")
         if self.keep not in get_args(Keep):

@@ -6,28 +6,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from roboalign_core.training.grpo.config import GuardConfig
 from roboalign_core.training.grpo.imagination import Prompts, imagine
 from roboalign_core.training.grpo.rewards import Mixture
 from roboalign_core.world_model.model import WorldModel
+from roboalign_core.world_model.picking import picker
 from roboalign_core.world_model.rollout import Order
 
 _BATCH = 64  # windows that are imagined at once
+_SEED = 0  # of the noise that they are drawn with
 
 
 class Validation:
-    """How well a model imagines fixed windows at temperature 0."""
+    """How well a model imagines fixed windows, at a temperature of 0 or with noise that is the same each time."""
 
-    def __init__(self, prompts: Prompts, score: Mixture, reward: Mixture) -> None:
+    def __init__(self, prompts: Prompts, score: Mixture, reward: Mixture, temperature: float = 0.0) -> None:
         """``score`` chooses among weights, ``reward`` is the training's and is only told."""
         self.prompts, self._score, self._reward = prompts, score, reward
+        self._temperature = temperature
 
     def __call__(self, model: WorldModel, order: Order) -> dict[str, float]:
         """``score`` and ``reward``, means over windows, and the ``repetition_rate``."""
         found: dict[str, list[float]] = {"score": [], "reward": [], "repetition_rate": []}
+        noise = torch.Generator(model.device).manual_seed(_SEED)
+        pick = picker(order, self._temperature, noise)
         for start in range(0, len(self.prompts), _BATCH):
-            futures = imagine(model, self.prompts[start : start + _BATCH], 1, order)
+            futures = imagine(model, self.prompts[start : start + _BATCH], 1, order, pick)
             given = (futures.imagined, futures.recorded, futures.instructions, futures.actions)
             for name, mixture in (("score", self._score), ("reward", self._reward)):
                 found[name] += mixture.total(mixture(*given)).tolist()
