@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from roboalign_core.benchmark.degradations import DEGRADATIONS
 from roboalign_core.benchmark.pairs import Applied
 from roboalign_core.benchmark.sources import Source, open_sources, train_rows
 from roboalign_core.episodes import Episode
-from roboalign_core.episodes.augment import AugmentationConfig, augment
 from roboalign_core.episodes.boxes import BOXES
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
+from roboalign_core.reward.looks import looking
 from roboalign_core.reward.recordings import check_judged, some_frames
 from roboalign_core.rubric import HIGHEST
 
@@ -33,16 +30,7 @@ _STRENGTHS = (0.3, 1.0)  # lowest and highest that is drawn
 _STRIDES = 3  # every frame, every second one or every third one is taken
 _EPISODES = 10  # of a folder with more, each is drawn less often
 _TRIES = 20
-# A handful of recordings is soon known by heart, so each is made into many before it is damaged.
-_LOOKS = AugmentationConfig(brightness=0.15, contrast=0.3, saturation=0.5, hue=0.5, zoom=0.35, shift=0.15)
-_CARRIED, _EXPOSED = 0.5, 0.5  # recordings that are seen as by a camera that moves, or that adapts to the light
-_ADAPTING = 0.25  # share of the brightness
-_NEAREST, _SWAY, _TURN = (
-    0.6,
-    0.25,
-    0.2,
-)  # of such a camera: least share of the frame that it sees; of the frame; radians
-_OVERLAID, _STILL = 0.5, 0.5  # recordings that a still picture is laid over, and its share of the colours, at most
+_OVERLAID = 0.5  # recordings that a still picture is laid over
 _OTHER_WORDS = 0.5  # recordings under words that mean nothing
 _BABBLE = 400  # different words that mean nothing
 _SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
@@ -211,7 +199,7 @@ class _Pool:
 
     def _seen(self, frames: Frames) -> Frames:
         """As they are where words name colours and sides that an oracle knows."""
-        return frames.copy() if self._recorded.source.oracle else _looking(frames, self._look, self._still)
+        return frames.copy() if self._recorded.source.oracle else looking(frames, self._look, self._still)
 
     def instruction(self, episode: Episode, rng: np.random.Generator) -> str:
         """No damage that is drawn asks for other words."""
@@ -237,48 +225,6 @@ def _quickened(part: slice, shortest: int, random: np.random.Generator) -> slice
     """A part of an episode, at its own pace or at a quicker one."""
     longest = min(_STRIDES, max(1, (part.stop - part.start) // shortest))
     return slice(part.start, part.stop, int(random.integers(1, 1 + longest)))
-
-
-def _looking(frames: Frames, look: int, still: Frames | None) -> Frames:
-    """Frames (T, H, W, 3) in one of many looks, the same for the same number."""
-    random = np.random.default_rng(look)
-    if still is not None:
-        share = random.uniform(0, _STILL)
-        frames = np.rint((1 - share) * frames + share * still).astype(np.uint8)
-    frames = frames[:, :: random.choice((-1, 1)), :: random.choice((-1, 1))]
-    if frames.shape[1] == frames.shape[2] and random.random() < 0.5:
-        frames = frames.transpose(0, 2, 1, 3)
-    with torch.autocast("cpu", enabled=False):
-        seen = augment(torch.from_numpy(frames.copy())[None], _LOOKS, random)[0]
-        seen = _carried(seen, random) if random.random() < _CARRIED else seen
-        return (_exposed(seen, random) if random.random() < _EXPOSED else seen).numpy()
-
-
-def _carried(frames: Tensor, random: np.random.Generator) -> Tensor:
-    """Frames (T, H, W, 3) uint8 as a camera sees them that drifts, sways and turns, as on a robot's wrist."""
-    count = len(frames)
-    angle, nearer = _way(count, _TURN, random), 1 + _way(count, _SWAY, random)
-    scale = np.clip(random.uniform(_NEAREST, 1) * nearer, _NEAREST, 1)
-    across, down = scale * np.cos(angle), scale * np.sin(angle)
-    right, below = (_way(count, 2 * _SWAY, random) for _ in range(2))
-    views = np.stack([across, -down, right, down, across, below], axis=1).astype(np.float32).reshape(-1, 2, 3)
-    pixels = frames.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(torch.from_numpy(views), list(pixels.shape), align_corners=False)
-    found = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    return found.round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _exposed(frames: Tensor, random: np.random.Generator) -> Tensor:
-    """Frames (T, H, W, 3) uint8 as a camera sees them that adapts to the light."""
-    gains = torch.from_numpy(1 + _way(len(frames), _ADAPTING, random)).float()
-    return (frames.float() * gains[:, None, None, None]).round().clamp(0, 255).to(torch.uint8)
-
-
-def _way(count: int, most: float, random: np.random.Generator) -> Array:
-    """(count,) float32 of at most ``most`` to both sides: a drift and a swing."""
-    times = np.linspace(0, 1, count)
-    swing = np.sin(2 * np.pi * (random.uniform(0.5, 3) * times + random.uniform()))
-    return np.asarray(most * (random.uniform(-1, 1) * (times - 0.5) + random.uniform(-0.5, 0.5) * swing), np.float32)
 
 
 def _babble(random: np.random.Generator, longest: int) -> str:
