@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import write_json
+from roboalign_core.files import read_json, write_json
 from roboalign_core.tensors import check_fit, load_tensors, save_tensors
 
 CHECKPOINTS = "checkpoints"  # folder in a run folder
@@ -90,6 +90,15 @@ def mean_weights(runs: Sequence[str]) -> dict[str, Tensor]:
     for run, other in zip(runs[1:], found[1:], strict=True):
         check_fit(found[0], other, run)
     return {name: _mean([one[name] for one in found]) for name in found[0]}
+
+
+def check_world_model(runs: Sequence[str], world_model: str) -> None:
+    """Raise RoboAlignError where a run is not there, or has another ``world_model``, whose tokens mean other things."""
+    for run in runs:
+        made = Path(run) / RUN
+        found = (read_json(made)["identity"] if made.is_file() else {}).get("world_model")
+        if found != world_model:
+            raise RoboAlignError(f"stage.start: {run}: expected a run with world_model={world_model}, found {found!r}")
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

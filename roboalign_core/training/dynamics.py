@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.files import read_json
 from roboalign_core.tensors import load_into
-from roboalign_core.training.checkpoints import RUN, mean_weights
+from roboalign_core.training.checkpoints import check_world_model, mean_weights
 from roboalign_core.training.state import StateConfig
 from roboalign_core.training.windows import WindowCache, WindowConfig, Windows, WindowSource
 from roboalign_core.world_model.codes import CodeLogits
@@ -107,13 +106,7 @@ class DynamicsStage:
         Raises:
             RoboAlignError: no such run, or one on another tokenizer than ``world_model``: its tokens mean other things.
         """
-        for run in runs:
-            made = Path(run) / RUN
-            found = (read_json(made)["identity"] if made.is_file() else {}).get("world_model")
-            if found != world_model:
-                raise RoboAlignError(
-                    f"stage.start: {run}: expected a run with world_model={world_model}, found {found!r}"
-                )
+        check_world_model(runs, world_model)
         load_into(self.module, mean_weights(runs), ", ".join(runs))
 
     def loss(self) -> tuple[Tensor, Mapping[str, float]]:

@@ -272,6 +272,8 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
 def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) -> UpdatesStage:
     folder, run = _needed(config, "a trained world model"), Path(config.out)
     stage = build_stage(settings, folder, data, config.augmentation, config.loop)
+    if settings.start and _begins(config):
+        stage.start_from(settings.start, config.world_model)
     if settings.online.every:
         teacher = make_teacher(settings, folder, run, data, config.judge)
         stage.online = build_distillation(

@@ -226,6 +226,30 @@ def test_the_validation_draws_the_same_noise_each_time(
     assert found[0.0] != found[1.0]
 
 
+def test_a_run_starts_from_the_mean_of_others(settings: Settings, tmp_path: Path, world_model: Path) -> None:
+    """Also the weights that are kept in case none is better; the reference stays the world model."""
+    runs = [tmp_path / str(seed) for seed in range(2)]
+    for seed, run in enumerate(runs):
+        config = settings("grpo", run, steps=2, world_model=world_model)
+        config.loop.seed, config.loop.lr = seed, 1e-2
+        train(config)
+    config = settings("grpo", tmp_path / "mean", steps=1, world_model=world_model, start=[str(run) for run in runs])
+    config.loop.lr = 1e-12
+    config.stage["validation"]["keep"] = "best"
+    train(config)
+    policies = [load_tensors(run / "checkpoints" / "step-00000002" / "model.safetensors") for run in runs]
+    found = load_tensors(tmp_path / "mean" / "checkpoints" / "step-00000001" / "model.safetensors")
+    for part in ("policy", "best"):
+        first, second, mean = (one[f"{part}.backbone.norm.weight"] for one in (*policies, found))
+        if part == "policy":
+            assert not torch.equal(first, second)
+            torch.testing.assert_close(mean, (first + second) / 2)
+        torch.testing.assert_close(mean, found["policy.backbone.norm.weight"])
+    assert metrics(tmp_path / "mean")[0]["divergence"] > 0
+    with pytest.raises(RoboAlignError, match=r"stage\.start: nowhere: expected a run with world_model=.*found None"):
+        train(settings("grpo", tmp_path / "third", world_model=world_model, start=["nowhere"]))
+
+
 @pytest.mark.parametrize("name", ["divergence", "repetition"])
 def test_an_alarm_ends_the_run_for_good(
     settings: Settings, tmp_path: Path, world_model: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -89,6 +89,8 @@ class GrpoStageConfig:
         weights: of the rewards' dimensions, by name; 1 where none is given.
         reward_model: the distilled student's folder or bundled name; where empty, the world model's.
         probe: the state probe's, the same way.
+        start: run folders of this stage from the mean of whose newest weights the policy starts, see
+            :func:`~roboalign_core.training.checkpoints.mean_weights`; where none, from the world model.
         reference: world model that the divergence is measured from; where empty, the one that training starts from.
         clip: ratios further than this from 1 no longer pull.
         divergence_weight: weight of the divergence from the reference.
@@ -109,6 +111,7 @@ class GrpoStageConfig:
     weights: dict[str, float] | None = None
     reward_model: str = ""
     probe: str = ""
+    start: list[str] = field(default_factory=list)
     reference: str = ""
     clip: float = 0.2
     divergence_weight: float = 0.001

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from roboalign_core.precision import autocast
+from roboalign_core.tensors import load_into
+from roboalign_core.training.checkpoints import check_world_model, mean_weights
 from roboalign_core.training.dynamics import for_inference
 from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.imagination import Futures, PromptSampler, TokenCost, imagine
@@ -98,6 +100,15 @@ class GrpoStage:
         self._judged: dict[str, float] = {}  # of the best ones, of those at the start, and when that was
         self._figures: dict[str, float] = {}
         self._strips: dict[str, NDArray[np.uint8]] = {}
+
+    def start_from(self, runs: Sequence[str], world_model: str) -> None:
+        """Begin with the mean of the newest policies of other runs of this stage (Ramé et al. 2024, arXiv 2406.16768).
+
+        Raises:
+            RoboAlignError: no such run, or one on another world model.
+        """
+        check_world_model(runs, world_model)
+        load_into(self.module, mean_weights(runs), ", ".join(runs))
 
     @property
     def stopped(self) -> str:
