@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from roboalign_core.precision import autocast
 from roboalign_core.tensors import load_into
-from roboalign_core.training.checkpoints import check_world_model, mean_weights
+from roboalign_core.training.checkpoints import check_world_model, mean_weights, newest_weights
 from roboalign_core.training.dynamics import for_inference
 from roboalign_core.training.grpo.config import GrpoStageConfig
 from roboalign_core.training.grpo.imagination import Futures, PromptSampler, TokenCost, imagine
@@ -28,6 +28,7 @@ from roboalign_core.training.grpo.rewards import Array, Mixture
 from roboalign_core.training.grpo.watch import Guard, Validation
 from roboalign_core.world_model.codes import CodeLogits
 from roboalign_core.world_model.dynamics import Dynamics
+from roboalign_core.world_model.embedding import TokenEmbedding
 from roboalign_core.world_model.model import WorldModel
 from roboalign_core.world_model.rollout import Order
 
@@ -104,11 +105,19 @@ class GrpoStage:
     def start_from(self, runs: Sequence[str], world_model: str) -> None:
         """Begin with the mean of the newest policies of other runs of this stage (Ramé et al. 2024, arXiv 2406.16768).
 
+        Of the embedding the mean of the tables: the network in it begins at random in each run (see :func:`trainable
+        <roboalign_core.training.grpo.build.trainable>`), and the mean of two such networks is neither.
+
         Raises:
             RoboAlignError: no such run, or one on another world model.
         """
         check_world_model(runs, world_model)
+        policy, tables = self.module.policy, []
+        for run in runs:
+            load_into(self.module, newest_weights(Path(run)), run)
+            tables.append(policy.table().detach())
         load_into(self.module, mean_weights(runs), ", ".join(runs))
+        cast(TokenEmbedding, policy.embedding).take(torch.stack(tables).mean(0))
 
     @property
     def stopped(self) -> str:
