@@ -101,15 +101,13 @@ MOVING := stage.balance.share=0.75 'stage.balance.columns=[$(OBJECTS)]' 'stage.s
 train-tabletop: venv
 	run='$(BIN)/roboalign'
 	"$$run" collect env=tabletop episodes=9000 seed=0 out='$(TABLETOP)/train'
-	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=28
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.cached=24000 loop.steps=100000 loop.minutes=38
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/dynamics]' stage.imagined_share=0.6 stage.own_drift=6 'stage.lengths=[9,17]' loop.steps=100000 loop.minutes=26 loop.lr=1e-3 loop.warmup=30
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/settled' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/refined]' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=42 loop.lr=1e-3 loop.warmup=30
-	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/matured' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/settled]' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=62 loop.lr=8e-4 loop.warmup=30
-	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/matured/model' $(CALM) loop.steps=100000 loop.minutes=18
-	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/matured/model' loop.steps=4000
+	"$$run" train stage=tokenizer data='[$(TABLETOP)/train]' out='$(TABLETOP)/tokenizer' $(CALM) loop.steps=100000 loop.minutes=17
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/dynamics' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) stage.cached=24000 loop.steps=100000 loop.minutes=24
+	"$$run" train stage=dynamics data='[$(TABLETOP)/train]' out='$(TABLETOP)/refined' world_model='$(TABLETOP)/tokenizer/model' $(CALM) $(MOVING) 'stage.start=[$(TABLETOP)/dynamics]' stage.imagined_share=0.8 stage.own_share=0.4 stage.context_distance=12 stage.own_drift=12 'stage.lengths=[9,13,17]' loop.steps=100000 loop.minutes=62 loop.lr=1.5e-3 loop.warmup=30
+	"$$run" train stage=decoder data='[$(TABLETOP)/train]' out='$(TABLETOP)/decoder' world_model='$(TABLETOP)/refined/model' $(CALM) loop.steps=100000 loop.minutes=8
+	"$$run" train stage=progress data='[$(TABLETOP)/train]' out='$(TABLETOP)/progress' world_model='$(TABLETOP)/refined/model' loop.steps=2500
 	"$$run" train stage=probe data='[$(TABLETOP)/train]' out='$(TABLETOP)/probe' loop.steps=2000
-	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/settled,$(TABLETOP)/matured,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
+	"$$run" bundle runs='[$(TABLETOP)/tokenizer,$(TABLETOP)/dynamics,$(TABLETOP)/refined,$(TABLETOP)/decoder,$(TABLETOP)/progress,$(TABLETOP)/probe]' data='$(TABLETOP)/train' title='World model of the table-top' window=12 out='$(TABLETOP)/model'
 
 # Held-out episodes have another seed than the training episodes.
 evaluate-tabletop: venv
