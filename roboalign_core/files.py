@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,13 +36,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove what :func:`atomic_path` left anywhere below ``folder`` when its process was killed.
+def remove_leftovers(folder: str | os.PathLike[str], below: bool = True) -> None:
+    """Remove what was being written in ``folder`` when its process was killed: files and folders ``.NAME.tmp…``.
 
-    Only for folders that no other process writes to.
+    Only where no other process writes. ``below``: in its folders, too.
     """
-    for path in Path(folder).rglob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+    pattern = ".*.tmp*"
+    for path in list(Path(folder).rglob(pattern) if below else Path(folder).glob(pattern)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from roboalign_core.benchmark.degradations import DEGRADATIONS, Pool, degrade, kept
 from roboalign_core.benchmark.oracles import READ, StateOracle, load_oracle
 from roboalign_core.benchmark.pairs import Applied, Split
-from roboalign_core.episodes import Episode, EpisodeStore, tables
+from roboalign_core.episodes import Episode, EpisodeStore
+from roboalign_core.episodes.identity import identities
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.held_out import STATE
 from roboalign_core.rubric import HIGHEST, OUTCOME
@@ -47,7 +48,7 @@ class Source:
     @cached_property
     def parents(self) -> list[str]:
         """An identity for each episode, the same for all cameras that saw it."""
-        return [f"{self.store.spec.source}:{print_}" for print_ in _fingerprints(self.store)]
+        return identities(self.store)
 
     @cached_property
     def instructions(self) -> tuple[str, ...]:
@@ -145,18 +146,3 @@ def _parted(applied: Sequence[Applied], family: str) -> tuple[list[Applied], lis
     """Degradations of a family, and the others."""
     of_family = [change for change in applied if DEGRADATIONS[change.name].family == family]
     return of_family, [change for change in applied if change not in of_family]
-
-
-def _fingerprints(store: EpisodeStore) -> list[str]:
-    """A digest of each episode's actions; of its first frame where the actions are all zero and so tell nothing."""
-    actions = np.concatenate(
-        [tables.read_data(store.file("data", group), store.spec)["action"] for group in range(len(store.info.groups))]
-    )
-    prints: list[str] = []
-    first = 0
-    for number, length in enumerate(store.lengths):
-        rows = actions[first : first + length]
-        first += length
-        content = rows if rows.any() else store[number].frames[0]
-        prints.append(hashlib.sha256(np.ascontiguousarray(content).tobytes()).hexdigest()[:16])
-    return prints

@@ -136,6 +136,8 @@ def _jury(config: AlignmentStudyConfig, held_out: HeldOut, geometry: WorldModelC
         asked.remove("regions")
     elif "regions" in asked and (unseen := without_box(held_out, config.objects)):
         missing["moved_object_psnr_db"] = f"without {', '.join(unseen)}, of which {config.data} records no box"
+    if not asked and not config.students:
+        raise RoboAlignError(f"study.judges: expected one that can judge {config.data}, found none: {missing}")
     if not config.students:
         missing["students"] = "no study.students given"
     probe = _probe(config) if asked & {"oracle", "positions"} else None

@@ -29,7 +29,8 @@ class AlignmentStudyConfig:
         horizons: frames ahead at which figures are taken; videos are scored up to there.
         mode, order, window: of the rollouts; window 0: each model's own.
         temperature: of their draws, with the same noise for every model; at 0 nothing is drawn.
-        judges: which of ``JUDGES``; one that is named has to be there.
+        judges: which of ``JUDGES``. The oracle and the probe of one that is named have to be there; boxes and columns
+            that the store lacks are noted under ``missing``.
         students: folders of reward models that give the six scores, too; none of them a variant's training reward.
         training_reward: variant → what it was trained on: a reward's name (``stage.rewards``), the folder of a reward
             model, or a list of these.
@@ -70,8 +71,7 @@ class AlignmentStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "episodes": 0, "videos": 0, "resamples": 1, "seed": 0}
-        check_amounts(self.horizons, **{name: (getattr(self, name), low) for name, low in least.items()})
+        check_amounts(self, batch=1, episodes=0, videos=0, resamples=1, seed=0)
         for name, kind in (("order", Order), ("mode", Mode)):
             if getattr(self, name) not in get_args(kind):
                 raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")

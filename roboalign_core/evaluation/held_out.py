@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +47,13 @@ class HeldOut:
         return replace(self, **cut, instructions=told)
 
 
-def check_amounts(horizons: list[int], **amounts: tuple[int, int]) -> None:
-    """Raise RoboAlignError unless there are horizons, all of at least 1, and each ``name=(found, least)`` suffices."""
-    if not horizons or min(horizons) < 1:
-        raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {horizons}")
-    for name, (found, least) in amounts.items():
-        if found < least:
-            raise RoboAlignError(f"study.{name}: expected at least {least}, found {found}")
+def check_amounts(settings: Any, **least: int) -> None:
+    """Raise RoboAlignError unless there are ``horizons`` of at least 1, and each ``name`` is at least what is given."""
+    if not settings.horizons or min(settings.horizons) < 1:
+        raise RoboAlignError(f"study.horizons: expected numbers of at least 1, found {settings.horizons}")
+    for name, low in least.items():
+        if getattr(settings, name) < low:
+            raise RoboAlignError(f"study.{name}: expected at least {low}, found {getattr(settings, name)}")
 
 
 def load_held_out(folder: str, size: tuple[int, int], steps: int, episodes: int) -> HeldOut:

@@ -76,7 +76,7 @@ class RewardStudyConfig:
         names = [split.value for split in Split]
         if self.split not in names:
             raise RoboAlignError(f"study.split: expected one of {', '.join(names)}, found {self.split!r}")
-        for name, least in (("resamples", 1), ("batch", 1), ("videos", 0)):
+        for name, least in (("resamples", 1), ("batch", 1), ("videos", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise RoboAlignError(f"study.{name}: expected at least {least}, found {getattr(self, name)}")
 

@@ -52,12 +52,20 @@ def run(config: RolloutConfig) -> Mapping[str, Any]:
         raise RoboAlignError(
             "rollout: expected data=STORE, or image= and actions=, found " + ("both" if config.data else "neither")
         )
+    if config.horizon < 1:
+        raise RoboAlignError(f"horizon: expected at least 1 frame, found {config.horizon}")
     model = WorldModel.from_pretrained(config.world_model)
     return _recorded(model, config) if config.data else _own(model, config)
 
 
 def _recorded(model: WorldModel, config: RolloutConfig) -> Mapping[str, Any]:
     store = EpisodeStore.open(config.data)
+    unknown = [index for index in config.episodes if not 0 <= index < len(store)]
+    if unknown or not config.episodes:
+        raise RoboAlignError(
+            f"episodes: expected numbers from 0 to {len(store) - 1}, as {config.data} has, "
+            f"found {unknown[0] if unknown else 'none'}"
+        )
     episodes = [store[index] for index in config.episodes]
     values: dict[str, list[float]] = {mode: [] for mode in ["copy", *config.modes]}
     for index, episode in zip(config.episodes, episodes, strict=True):

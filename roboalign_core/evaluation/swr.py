@@ -71,8 +71,7 @@ class SwrStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        amounts = {"batch": (self.batch, 1), "every": (self.every, 1)}
-        check_amounts(self.horizons, **amounts, episodes=(self.episodes, 0), videos=(self.videos, 0))
+        check_amounts(self, batch=1, every=1, episodes=0, videos=0, seed=0)
         if self.order not in get_args(Order):
             raise RoboAlignError(f"study.order: expected one of {get_args(Order)}, found {self.order!r}")
 
@@ -102,11 +101,11 @@ def study(config: SwrStudyConfig, out: str) -> Mapping[str, Any]:
     }
     missing = {} if perceptual else {"lpips": reason}
     headline = _headline(outcomes, model.config.window, perceptual, config, missing)
-    figures = {**_figures(outcomes, config), **headline}
+    figures = {**_figures(outcomes, config, missing), **headline}
     sections = report_sections(figures, outcomes, data.frames[:, 1:], config.videos)
     write_report(Path(out) / "report.html", "Long rollouts", sections)
     curves = {name: {key: means(curve) for key, curve in o.curves.items()} for name, o in outcomes.items()}
-    detail = {"steps": config.steps, "per_horizon": curves}
+    detail = {"steps": config.steps, "per_horizon": curves, "perceptual": perceptual.name if perceptual else None}
     return {**figures, "episodes": len(data.frames), "missing": missing, "detail": detail}
 
 
@@ -203,7 +202,7 @@ def _headline(
     figures: dict[str, float] = {"window": float(window)}
     metrics = {"ssim": ("ssim", False)}
     if perceptual is not None:
-        metrics[perceptual.name] = (perceptual.name, True)
+        metrics["perceptual"] = (perceptual.name, True)
     for baseline in BASELINES:
         for horizon in config.horizons:
             for label, (key, lower) in metrics.items():
@@ -220,17 +219,20 @@ def _headline(
     return figures
 
 
-def _figures(outcomes: dict[str, Outcome], config: SwrStudyConfig) -> dict[str, Any]:
-    """Means of each variant, its differences to both baselines on the same episodes, and what it costs."""
+def _figures(outcomes: dict[str, Outcome], config: SwrStudyConfig, missing: dict[str, str]) -> dict[str, Any]:
+    """Means of each variant, its differences to both baselines on the same episodes, and what it costs.
+
+    What fewer than two episodes have is noted in ``missing``.
+    """
     figures: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         for horizon in config.horizons:
             for key in outcome.curves:
                 here = outcome.at(key, horizon)
-                known = np.isfinite(here)
+                known, label = np.isfinite(here), f"{name}_h{horizon}_{key}"
                 if known.sum() < 2:
+                    missing[label] = f"of {known.sum()} episodes only, expected at least 2"
                     continue
-                label = f"{name}_h{horizon}_{key}"
                 figures |= bootstrap_mean(here[known], seed=config.seed).as_results(label)
                 for baseline in BASELINES:
                     if name not in BASELINES:

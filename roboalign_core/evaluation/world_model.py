@@ -72,7 +72,7 @@ class WorldModelStudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_amounts(self.horizons, batch=(self.batch, 1), episodes=(self.episodes, 0), videos=(self.videos, 0))
+        check_amounts(self, batch=1, episodes=0, videos=0, seed=0)
         for name, kind in (("order", Order), ("baseline_order", Order), ("mode", Mode)):
             if getattr(self, name) not in get_args(kind):
                 raise RoboAlignError(f"study.{name}: expected one of {get_args(kind)}, found {getattr(self, name)!r}")
@@ -91,7 +91,8 @@ class Imagined:
         held_out: the episodes; frame 0 is given.
         imagined, shuffled, idle: (E, T, H, W, 3), with the true actions, those of another episode, and none (zeros).
         bound: (E, T, H, W, 3), the real frames through the tokenizer, relative to frame 0.
-        tokens: (E, T, m) imagined codes; ``start`` (E, m) those of frame 0, relative to itself.
+        tokens: (E, T, m) imagined codes, each relative to the context of its segment.
+        before: (E, T, m) codes of the frame before each of them, relative to the same context.
     """
 
     held_out: HeldOut
@@ -100,7 +101,7 @@ class Imagined:
     idle: NDArray[np.uint8]
     bound: NDArray[np.uint8]
     tokens: NDArray[np.int64]
-    start: NDArray[np.int64]
+    before: NDArray[np.int64]
 
     @property
     def later(self) -> NDArray[np.uint8]:
@@ -196,7 +197,7 @@ def _imagine_batch(
         idle.frames,
         np.stack(bound, 1),
         rollout.tokens.cpu().numpy(),
-        model.encode_dynamics(torch.from_numpy(real[:, 0]), context.features).cpu().numpy(),
+        rollout.before.cpu().numpy(),
     )
 
 
@@ -288,8 +289,7 @@ def _key(name: str, horizon: int) -> str:
 
 def _token_figures(data: Imagined, model: WorldModel, config: WorldModelStudyConfig) -> dict[str, Any]:
     """How often a frame repeats the one before, and how the codebook is used."""
-    before = np.concatenate([data.start[:, None], data.tokens[:, :-1]], axis=1)
-    repeats = (data.tokens == before).all(-1).mean(1)
+    repeats = (data.tokens == data.before).all(-1).mean(1)
     counts = np.bincount(data.tokens.ravel(), minlength=model.config.layout.dynamics_codes)
     shares = counts[counts > 0] / counts.sum()
     return {

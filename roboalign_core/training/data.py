@@ -17,6 +17,7 @@ from torch import Tensor
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.episodes.clips import Clip, ClipConfig, ClipSampler
+from roboalign_core.episodes.identity import identities
 from roboalign_core.episodes.spec import StoreSpec
 from roboalign_core.episodes.store import EpisodeStore
 from roboalign_core.errors import RoboAlignError
@@ -128,6 +129,14 @@ class TrainingData:
         """The spec of the store of each of episodes (B,)."""
         stores = np.searchsorted(self.first, episode.numpy(), side="right") - 1
         return [self.stores[index].spec for index in stores.tolist()]
+
+    def recordings(self, episode: Tensor) -> list[str]:
+        """The identity of each of episodes (B,), the same for all cameras that saw it."""
+        return [self._identities[index] for index in episode.tolist()]
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        return [text for store in self.stores for text in identities(store)]
 
     def column(self, name: str, episode: Tensor, step: Tensor) -> Tensor:
         """Rows (B, K) float32 of a per-frame extra."""

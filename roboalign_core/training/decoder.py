@@ -47,6 +47,8 @@ class DecoderStageConfig(ReconstructionConfig):
     own_share: float = 0.25
 
     def __post_init__(self) -> None:
+        if self.clips < 1 or self.targets < 1:
+            raise RoboAlignError(f"stage: expected clips and targets >= 1, found {self.clips} and {self.targets}")
         for name in ("imagined_share", "still_share", "own_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RoboAlignError(f"stage.{name}: expected a share in [0, 1], found {getattr(self, name)}")

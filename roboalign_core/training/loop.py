@@ -59,6 +59,8 @@ class LoopConfig:
         for name in ("steps", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise RoboAlignError(f"loop.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise RoboAlignError(f"loop.seed: expected 0 or more, found {self.seed}")
         for name in ("minutes", "warmup", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise RoboAlignError(f"loop.{name}: expected a number of 0 or more, found {getattr(self, name)}")
@@ -163,7 +165,7 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         figures = self._resume()
-        writer = SummaryWriter(self.run / "tensorboard", purge_step=self.step)
+        writer = SummaryWriter(self.run / "tensorboard", purge_step=self.step + 1)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.stage.module.train()
         with Progress(*columns, refresh_per_second=2, disable=not self.shown) as progress:

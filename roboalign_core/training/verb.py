@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from roboalign_core.bundled import resolve_model
 from roboalign_core.episodes.augment import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.judge.choose import judge_settings
 from roboalign_core.precision import find_device, native_dtype
 from roboalign_core.reward.config import RewardModelConfig
 from roboalign_core.reward.data import RewardData
@@ -271,6 +272,12 @@ def _probe(config: TrainConfig, settings: ProbeStageConfig, data: TrainingData) 
 
 def _grpo(config: TrainConfig, settings: GrpoStageConfig, data: TrainingData) -> UpdatesStage:
     folder, run = _needed(config, "a trained world model"), Path(config.out)
+    teacher_name = judge_settings(config.judge)[0] if settings.online.every else ""
+    if config.augmentation.geometric and "oracle" in (*settings.rewards, teacher_name):
+        raise RoboAlignError(
+            "augmentation.geometric: expected false with an oracle, which reads where things are, and in shifted and "
+            "zoomed frames they are elsewhere, found true"
+        )
     stage = build_stage(settings, folder, data, config.augmentation, config.loop)
     if settings.start and _begins(config):
         stage.start_from(settings.start, config.world_model)

@@ -230,7 +230,7 @@ class WindowCache:
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         with exclusive(folder / ".build.lock"):
             if not path.is_file():
-                remove_leftovers(folder)
+                remove_leftovers(folder, below=False)  # others may have folders of their own here
                 save_tensors(path, {name: _small(value) for name, value in vars(_coded(source, length, seed)).items()})
         tensors = load_tensors(path)
         return cls(Windows(**{each.name: _large(tensors[each.name]) for each in fields(Windows)}))

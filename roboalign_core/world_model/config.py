@@ -51,6 +51,7 @@ class TokenizerConfig:
     context_frames: int = 1
 
     def __post_init__(self) -> None:
+        _at_least_one("tokenizer", self, ("patch", "heads", "fine_width", "latent_width", "context_frames"))
         for name, outer, inner in (
             ("context_stride", self.context_stride, self.patch),
             ("dynamics_stride", self.dynamics_stride, self.context_stride),
@@ -63,8 +64,6 @@ class TokenizerConfig:
             raise RoboAlignError(
                 f"tokenizer still_threshold: expected a number in [0, 1), found {self.still_threshold}"
             )
-        if self.context_frames < 1:
-            raise RoboAlignError(f"tokenizer context_frames: expected at least 1, found {self.context_frames}")
         if self.latent_width % self.heads:
             raise RoboAlignError(
                 f"tokenizer latent_width: expected a multiple of {self.heads} heads, found {self.latent_width}"
@@ -113,6 +112,7 @@ class DynamicsConfig:
     code_channels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _at_least_one("dynamics", self, ("layers", "dim", "heads", "ffn"))
         if self.dim % (2 * self.heads):
             raise RoboAlignError(
                 f"dynamics dim: expected a multiple of {2 * self.heads}, twice the heads, found {self.dim}"
@@ -183,8 +183,12 @@ class WorldModelConfig:
     def from_dict(cls, value: dict[str, Any]) -> WorldModelConfig:
         """Inverse of :meth:`to_dict`; unknown or missing keys raise RoboAlignError."""
         try:
-            for name, kind in (("tokenizer", TokenizerConfig), ("dynamics", DynamicsConfig)):
-                missing = {each.name for each in fields(kind)} - value[name].keys() - _LATER
+            for name, kind, found in (
+                ("it", cls, value),
+                ("tokenizer", TokenizerConfig, value["tokenizer"]),
+                ("dynamics", DynamicsConfig, value["dynamics"]),
+            ):
+                missing = {each.name for each in fields(kind)} - found.keys() - _LATER
                 if missing:
                     raise TypeError(f"{name} lacks {', '.join(sorted(missing))}; was it made by another version?")
             rest = {key: item for key, item in value.items() if key not in ("tokenizer", "dynamics")}
@@ -195,6 +199,12 @@ class WorldModelConfig:
             raise RoboAlignError(
                 f"world model config: expected the keys of WorldModelConfig, found a problem: {error}"
             ) from error
+
+
+def _at_least_one(what: str, config: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise RoboAlignError(f"{what} {name}: expected at least 1, found {getattr(config, name)}")
 
 
 def _product(levels: list[int]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.world_model.parallel import Choose, FixedNoise, decode_frame
 from roboalign_core.world_model.picking import Picker, Sampled, picker
-from roboalign_core.world_model.tokenizer import ContextFeatures, in_a_row
+from roboalign_core.world_model.tokenizer import ContextFeatures, in_a_row, to_frames
 
 if TYPE_CHECKING:
     from roboalign_core.world_model.model import WorldModel
@@ -204,6 +204,19 @@ class Rollout:
     def tokens(self) -> Tensor:
         """Dynamics codes (N, T, dynamics_tokens), each relative to the context of its segment."""
         return torch.cat([segment.codes for segment in self.segments], dim=1)
+
+    @cached_property
+    def before(self) -> Tensor:
+        """Dynamics codes (N, T, dynamics_tokens) of the frame before each, relative to the context of that one."""
+        parts: list[Tensor] = []
+        for index, segment in enumerate(self.segments):
+            features, last = segment.each, self.segments[index - 1]
+            if index and torch.equal(features.newest, last.each.newest):  # a new segment in the same context
+                first = last.codes[:, -1]
+            else:
+                first = self.world_model.encode_dynamics(to_frames(features.newest), features)
+            parts.append(torch.cat([first.unsqueeze(1), segment.codes[:, :-1]], dim=1))
+        return torch.cat(parts, dim=1)
 
     @cached_property
     def frames(self) -> np.ndarray:

@@ -241,6 +241,10 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
         gain = figures[f"swr_vs_{baseline}_h11_ssim_gain_pct"]
         ours, theirs = figures[f"swr_w{window}_h11_ssim"], figures[f"{baseline}_h11_ssim"]
         assert gain == pytest.approx(100 * (ours - theirs) / theirs, abs=1e-6)
+        name = figures["detail"]["perceptual"]  # what stands for LPIPS here
+        ours, theirs = figures[f"swr_w{window}_h11_{name}"], figures[f"{baseline}_h11_{name}"]
+        gain = figures[f"swr_vs_{baseline}_h11_perceptual_gain_pct"]
+        assert gain == pytest.approx(100 * (theirs - ours) / theirs, abs=1e-6)
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
@@ -386,6 +390,24 @@ def test_rollout_and_plan_from_one_image(model: Path, tmp_path: Path) -> None:
     frame = np.full((40, 48, 3), 128, np.uint8)
     planner = Planner(WorldModel.from_pretrained(model), ProgressModel.from_pretrained(model), search_config(search))
     assert planner.plan(frame, "go left").frames.shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episodes": [16]}, "episodes: expected numbers from 0 to 15, .* found 16"),
+        ({"episodes": [0, -1]}, "episodes: expected numbers from 0 to 15, .* found -1"),
+        ({"episodes": []}, "found none"),
+        ({"horizon": 0}, "horizon: expected at least 1 frame, found 0"),
+    ],
+)
+def test_rollout_refuses_what_is_not_there(
+    model: Path, store: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    config = RolloutConfig(data=str(store), out=str(tmp_path / "out"), world_model=str(model), **changes)
+    with pytest.raises(RoboAlignError, match=message):
+        rollout(config)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

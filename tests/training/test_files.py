@@ -69,6 +69,20 @@ def test_a_killed_writer_leaves_the_old_file_and_its_rest_can_be_removed(tmp_pat
     assert names(target.parent) == ["file.txt"]
 
 
+def test_folders_that_were_being_built_go_too(tmp_path: Path) -> None:
+    half = tmp_path / "run" / ".adapter.tmpab12"
+    write_text(half / "file.txt", "half")
+    (half / ".other.tmp.txt").write_text("half of it")
+    (tmp_path / ".link.tmp").symlink_to(tmp_path / "elsewhere")
+    write_text(tmp_path / "elsewhere" / "kept.txt", "kept")
+    remove_leftovers(tmp_path, below=False)
+    assert names(tmp_path) == ["elsewhere", "run"]
+    assert half.is_dir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path / "run") == []
+    assert names(tmp_path / "elsewhere") == ["kept.txt"]
+
+
 def test_json_is_strict(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": [1, 2.5, "ü"]})
     assert read_json(tmp_path / "a.json") == {"x": [1, 2.5, "ü"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -17,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_benchmark import make_benchmark, toy_model
 
 from roboalign_core.benchmark import Benchmark, Origin, Split
-from roboalign_core.episodes import AugmentationConfig, StoreSpec
+from roboalign_core.episodes import AugmentationConfig, EpisodeStore, StoreSpec
+from roboalign_core.episodes.identity import identities
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.files import read_json, write_json
 from roboalign_core.judge import ServerJudge
@@ -178,7 +180,7 @@ def test_the_gap_to_the_teacher_closes(taught: Taught, tmp_path: Path) -> None:
     assert {"drift_total", "drift_bias", "student_loss", "student_validation_mae"} <= set(events.Tags()["scalars"])
 
 
-def test_rollouts_are_kept_as_a_benchmark(whole: Path) -> None:
+def test_rollouts_are_kept_as_a_benchmark(whole: Path, store: Path) -> None:
     kept, teacher = Benchmark.open(whole / "online"), Strict()
     kept.verify(deep=True)
     assert len(kept.pairs) == 16
@@ -192,7 +194,10 @@ def test_rollouts_are_kept_as_a_benchmark(whole: Path) -> None:
     gap = np.mean([abs(sum(student) - sum(teacher)) for student, teacher in second])
     assert metrics(whole)[-1]["drift_total"] == pytest.approx(gap, abs=1e-4)
     for lesson in (kept.pairs[:8], kept.pairs[8:]):
-        assert len({pair.parent for pair in lesson}) == 4  # of all 4 windows
+        assert len({kept.frames(pair)[0].tobytes() for pair in lesson}) == 4  # of all 4 windows
+    recordings = identities(EpisodeStore.open(store))
+    assert {pair.parent for pair in kept.pairs} <= set(recordings)  # windows of an episode stay in one split
+    assert len(set(recordings)) == 16
 
 
 def new_lesson(replay: Replay, step: int, seed: int) -> Futures:
@@ -201,7 +206,8 @@ def new_lesson(replay: Replay, step: int, seed: int) -> Futures:
     imagined = random.integers(0, 256, (4, 4, 32, 32, 3), dtype=np.uint8)
     tokens = Groups(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 3, 1), torch.zeros(4, 3, 1))
     specs = [StoreSpec(5.0, 32, 32, ("x", "y"), source, "top") for source in ("toy", "other")]
-    windows = Prompts(torch.full((2, 4, 32, 32, 3), seed).byte(), torch.ones(2, 3, 2), ["go left", "go right"], specs)
+    told, recordings = ["go left", "go right"], [f"toy:{seed}", f"other:{seed}"]
+    windows = Prompts(torch.full((2, 4, 32, 32, 3), seed).byte(), torch.ones(2, 3, 2), told, specs, recordings)
     futures = Futures(windows, tokens, imagined, np.zeros((4, 3), bool))
     nothing = Scores(np.zeros((4, 6), np.float32))
     replay.add(step, rollouts(futures, range(4)), nothing, nothing, "judge:nobody")
@@ -286,10 +292,11 @@ def test_batches_are_mixed_and_held_rollouts_are_not_learned(whole: Path, benchm
 def test_calibration_is_on_a_mixture() -> None:
     known = torch.zeros(2, 30, 6), torch.zeros(30, 6)
     fresh = torch.ones(2, 4, 6), torch.ones(4, 6)
-    for share, expected in ((0.0, 0.0), (0.25, 0.25), (0.5, 0.5), (0.9, 0.9), (1.0, 1.0)):
-        logits, labels = _mixed(known, fresh, share)
+    many = torch.ones(2, 300, 6), torch.ones(300, 6)  # more rollouts than pairs of the benchmark
+    for some, share in itertools.product((fresh, many), (0.0, 0.25, 0.5, 0.9, 1.0)):
+        logits, labels = _mixed(known, some, share)
         assert logits.shape[1] == len(labels)
-        assert labels.mean().item() == logits.mean().item() == pytest.approx(expected, abs=0.04)
+        assert labels.mean().item() == logits.mean().item() == pytest.approx(share, abs=0.04)
 
 
 def test_the_gap_in_figures() -> None:

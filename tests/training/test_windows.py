@@ -107,9 +107,13 @@ def test_what_a_killed_process_left_goes(
     store: Path, folder: Path, tokenizer: DualBranchTokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / ".1234.x.tmp.safetensors").write_bytes(b"half")
+    theirs = tmp_path / "other_run" / ".model.x.tmp.safetensors"  # which another process is writing
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"half")
     config = WindowConfig(clips=4, lengths=[3], context_distance=2, cached=4)
     WindowCache.open_or_build(tmp_path, source_of(config, store, folder, tokenizer), 3, {}, seed=0)
     assert not list(tmp_path.glob(".*.tmp*"))
+    assert theirs.is_file()
 
 
 def test_windows_with_imagined_contexts_are_not_coded_once() -> None:

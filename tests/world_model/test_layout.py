@@ -200,8 +200,9 @@ def test_configuration_survives_json() -> None:
         lambda value: value.update(colour="red"),
         lambda value: value["tokenizer"].update(heads="two"),
         lambda value: value.update(tokenizer=[1, 2]),
+        lambda value: value.pop("fps"),
     ],
-    ids=["missing", "unknown", "type", "list"],
+    ids=["missing", "unknown", "type", "list", "rate"],
 )
 def test_damaged_configuration_is_refused(damage) -> None:
     value = WorldModelConfig().to_dict()
@@ -213,3 +214,13 @@ def test_damaged_configuration_is_refused(damage) -> None:
 def test_replacing_a_part_checks_the_whole() -> None:
     with pytest.raises(RoboAlignError, match="window"):
         replace(WorldModelConfig(), window=17)
+
+
+@pytest.mark.parametrize("changes", [{"heads": 0}, {"patch": 0}, {"latent_width": 0}, {"context_frames": 0}])
+def test_sizes_of_nothing_are_refused(changes: dict[str, int]) -> None:
+    name = next(iter(changes))
+    with pytest.raises(RoboAlignError, match=f"tokenizer {name}: expected at least 1, found 0"):
+        TokenizerConfig(**changes)
+    if name == "heads":
+        with pytest.raises(RoboAlignError, match="dynamics heads: expected at least 1, found 0"):
+            DynamicsConfig(**changes)

@@ -333,6 +333,25 @@ def test_bad_frames_are_refused(model: WorldModel, actions: np.ndarray, bad: np.
             model.session().reset(bad)
 
 
+def test_what_came_before_is_seen_from_the_same_context(
+    model: WorldModel, frame: np.ndarray, actions: np.ndarray
+) -> None:
+    for mode, window in (("plain", 1), ("frozen", 3), ("swr", 3)):
+        rollout = model.rollout(frame, actions, mode=mode, window=window)
+        tokens, before = rollout.tokens, rollout.before
+        assert len(rollout.segments) > 1
+        assert (before[:, 0] == model.tokenizer.still_code).all()  # a context's newest frame, relative to itself
+        place = 0
+        for segment in rollout.segments:
+            length = segment.codes.shape[1]
+            assert torch.equal(before[:, place + 1 : place + length], tokens[:, place : place + length - 1])
+            if place and mode == "swr":
+                assert (before[:, place] == model.tokenizer.still_code).all()
+            elif place:
+                assert torch.equal(before[:, place], tokens[:, place - 1])
+            place += length
+
+
 @pytest.mark.parametrize("window", [0, -1, 6])
 @pytest.mark.parametrize("mode", ["swr", "frozen"])
 def test_bad_windows_are_refused(

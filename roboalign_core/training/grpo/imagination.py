@@ -30,12 +30,14 @@ class Prompts:
         actions: (P, T, A) float32; ``actions[:, t]`` leads from frame t to frame t + 1 of the window.
         instructions: P sentences.
         specs: of the stores that they were recorded in; none where that is unknown.
+        recordings: identities of the episodes that they are windows of; none where that is unknown.
     """
 
     frames: Tensor
     actions: Tensor
     instructions: list[str]
     specs: list[StoreSpec] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
     past: int = 0
 
     @property
@@ -52,8 +54,8 @@ class Prompts:
         return len(self.frames)
 
     def __getitem__(self, rows: slice) -> Prompts:
-        told, specs = self.instructions[rows], self.specs[rows]
-        return Prompts(self.frames[rows], self.actions[rows], told, specs, self.past)
+        told, specs, recordings = self.instructions[rows], self.specs[rows], self.recordings[rows]
+        return Prompts(self.frames[rows], self.actions[rows], told, specs, recordings, self.past)
 
 
 class PromptSampler:
@@ -67,7 +69,8 @@ class PromptSampler:
         """``count`` prompts."""
         clip = self._sampler.sample(count)
         told, specs = self._data.instructions(clip.episode), self._data.specs(clip.episode)
-        return Prompts(clip.frames, clip.actions[:, self._past : -1], told, specs, self._past)
+        recordings = self._data.recordings(clip.episode)
+        return Prompts(clip.frames, clip.actions[:, self._past : -1], told, specs, recordings, self._past)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON state of all draws."""

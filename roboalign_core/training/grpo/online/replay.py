@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from roboalign_core.rubric import Scores
 from roboalign_core.training.grpo.imagination import Futures
 
 PREFIX = "online-"  # of its stores
-SPLITS = {"train": 0.8, "validation": 0.2}  # of recorded windows
+SPLITS = {"train": 0.8, "validation": 0.2}  # of recorded episodes
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Rollout:
     Attributes:
         episode: what was imagined, its real first frame included; the last action is none (zeros).
         spec: of the store that the window was recorded in.
-        parent: identity of that window.
+        parent: identity of the recorded episode of that window.
     """
 
     episode: Episode
@@ -57,8 +56,7 @@ def rollouts(futures: Futures, rows: Sequence[int]) -> list[Rollout]:
             source=spec.source,
             camera=spec.camera,
         )
-        seen = futures.recorded[row, 0].tobytes() + actions.tobytes()
-        found.append(Rollout(episode, spec, f"{spec.source}:{hashlib.sha256(seen).hexdigest()[:16]}"))
+        found.append(Rollout(episode, spec, futures.prompts.recordings[window]))
     return found
 
 

@@ -175,8 +175,10 @@ def _error(calibration: Calibration, logits: Tensor, labels: Tensor) -> float:
 
 
 def _mixed(known: tuple[Tensor, Tensor], fresh: tuple[Tensor, Tensor], share: float) -> tuple[Tensor, Tensor]:
-    """Logits (heads, N, 6) and labels (N, 6) of both, ``fresh`` ones as often as makes them about ``share`` of all."""
-    if share == 1:
-        return fresh
-    times = round(share / (1 - share) * len(known[1]) / len(fresh[1]))
-    return torch.cat([known[0], fresh[0].repeat(1, times, 1)], dim=1), torch.cat([known[1], fresh[1].repeat(times, 1)])
+    """Logits (heads, N, 6) and labels (N, 6) of both, the rarer as often as makes ``fresh`` about ``share`` of all."""
+    if share in (0, 1):
+        return fresh if share else known
+    wanted = share / (1 - share) * len(known[1]) / len(fresh[1])  # times that the fresh ones are to be in it
+    again = [(known, 1), (fresh, round(wanted))] if wanted >= 1 else [(known, round(1 / wanted)), (fresh, 1)]
+    logits = torch.cat([pair[0].repeat(1, times, 1) for pair, times in again], dim=1)
+    return logits, torch.cat([pair[1].repeat(times, 1) for pair, times in again])
