@@ -29,7 +29,7 @@ endif
 .PHONY: help venv demo test lint train-tabletop evaluate-tabletop train-reward tune-reward train-robosuite clean
 
 help:
-	@echo 'make venv             virtual environment with everything in it ($(VENV))'
+	@echo 'make venv             virtual environment ($(VENV)) with everything but the extras rlds, perceptual and judge'
 	@echo 'make demo             closed loop over ROS 2; report in runs/demo/report.html'
 	@echo 'make test             all tests, also those over ROS 2'
 	@echo 'make lint             ruff and mypy'
@@ -37,7 +37,7 @@ help:
 	@echo 'make evaluate-tabletop  the studies on held-out episodes; MODEL=runs/tabletop/model for one that is not bundled'
 	@echo 'make train-reward     benchmark of videos with scores, and the student reward model on it, into runs/reward/student/model'
 	@echo 'make tune-reward      that student, taught on recordings beside their damage, REAL=STORE,...; into runs/reward/tuned/model'
-	@echo 'make train-robosuite  the same for the robosuite Panda, into runs/robosuite_lift/model'
+	@echo 'make train-robosuite  collect episodes and train the world model of the robosuite Panda, into runs/robosuite_lift/model'
 	@echo 'make clean            remove $(VENV) and build results (runs/ stays)'
 
 # --- installation: each step leaves a stamp, and runs again when what it was made from changes -----------------------
