@@ -121,7 +121,7 @@ class DotEnv(gym.Env[Any, Any]):
             "instruction": self._instruction,
             "success": way > GOAL,
             "progress": way / GOAL,
-            "state": {"dot": np.append(self._place, 0.0)},
+            "state": {"way": np.array([way]), "dot": np.append(self._place, 0.0)},
         }
         return draw(self._place, self._size), info
 

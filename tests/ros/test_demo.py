@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,20 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("roboalign_interfaces", reason="needs ros2_ws/src/roboalign_interfaces to be built")
 pytest.importorskip("matplotlib", reason="needs the extra viz")
 
-from ros_support import LIMIT, wait_until
+from roboalign_interfaces.msg import ImaginedPlan
+from ros_support import LIMIT, Loop, load_dots, make_dot_env, wait_until
 
 from roboalign_core.cli import compose
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning.objective import PAST
-from roboalign_nodes import demo
+from roboalign_nodes import demo, qos
 from roboalign_nodes.demo import NODE_MODULES, DemoConfig, run
 from roboalign_nodes.middleware import SHARED_MEMORY, _mapped, clean_shared_memory, mapped_here, wait_until_unmapped
+from roboalign_nodes.planner import PlannerNode
 from roboalign_nodes.processes import NodeCommand, NodeGroup
+from roboalign_nodes.robot_sim import RobotSimNode
+from roboalign_nodes.world_model import WorldModelNode
 
 DOTS = {**NODE_MODULES, "robot_sim": "dot_robot_sim", "world_model": "dot_world_model"}
 SMALL: dict[str, Any] = {"max_steps": 12, "candidates": 32, "horizon": 6, "iterations": 2}
@@ -113,6 +118,19 @@ def test_demo_from_start_to_report(tmp_path: Path) -> None:
     assert page.count("<video") == 3
     assert page.count("data:image/png") == 3
     assert {path.name for path in (tmp_path / "logs").glob("*.log")} == {f"{name}.log" for name in NODE_MODULES}
+
+
+@pytest.mark.parametrize(("own", "planned"), [("icem", "icem"), ("random", "cem")])
+def test_the_demo_plans_by_the_planners_own_policy(domain: int, tmp_path: Path, own: str, planned: str) -> None:
+    with Loop(domain) as loop:  # no fixture: pytest would hold it, and its shared memory, for too long
+        loop.add(partial(RobotSimNode, make_dot_env), max_steps=12, repeat_period=0.2, diagnostics_period=0.1)
+        loop.add(partial(WorldModelNode, load_dots), diagnostics_period=0.1)
+        loop.add(PlannerNode, policy=own, candidates=32, horizon=6, iterations=2, diagnostics_period=0.1)
+        plans = loop.listen(ImaginedPlan, "imagined_plan", qos.COMMAND)
+        first, second, _ = demo._drive(domain, lambda: None, config(tmp_path, episodes=1, random_episodes=1))
+    assert [record.policy for record in (*first, *second)] == [planned, "random"]
+    for record in (*first, *second):
+        assert {plan.policy for plan in plans if plan.chunk.episode == record.episode} == {record.policy}
 
 
 @pytest.mark.slow

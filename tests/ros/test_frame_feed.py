@@ -74,6 +74,38 @@ def test_take_up_to_a_step() -> None:
     assert steps(feed) == [3, 4]
 
 
+def test_what_is_put_back_is_handed_out_again() -> None:
+    feed = FrameFeed(capacity=3)
+    for step in range(2):
+        feed.announce(StepKey(1, step), step)
+        feed.add(picture(step), step)
+    taken = feed.take()
+    feed.announce(StepKey(1, 2), 2)
+    feed.add(picture(2), 2)
+    feed.put_back(taken[1:], feed.restarts)
+    assert steps(feed) == [1, 2]
+    feed.announce(StepKey(1, 3), 3)
+    feed.add(picture(3), 3)
+    feed.announce(StepKey(1, 4), 4)
+    feed.add(picture(4), 4)
+    feed.put_back(taken, feed.restarts)
+    assert steps(feed) == [0, 3, 4], "no more than its capacity"
+    assert (feed.received, feed.dropped) == (5, 0)
+
+
+@pytest.mark.parametrize("key", [StepKey(2, 0), StepKey(1, 0)])
+def test_what_is_put_back_too_late_is_let_go(key: StepKey) -> None:
+    feed = FrameFeed()
+    for step in range(2):
+        feed.announce(StepKey(1, step), step)
+        feed.add(picture(step), step)
+    taken, restarts = feed.take(), feed.restarts
+    feed.announce(key, 2)  # the next episode, or a robot that starts anew
+    feed.add(picture(2), 2)
+    feed.put_back(taken, restarts)
+    assert [seen.frame[0, 0, 0] for seen in feed.take()] == [2]
+
+
 def test_a_new_episode_replaces_the_old_one() -> None:
     feed = FrameFeed()
     for stamp, key in enumerate([StepKey(1, 0), StepKey(1, 1), StepKey(2, 0)]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -58,3 +60,20 @@ def test_tidy_removes_what_the_tracing_library_adds(tmp_path: Path) -> None:
         assert not (tmp_path / SEGMENT).exists()
         fill(tmp_path, "lttng-ust-wait-6-0", SEGMENT)
     assert [path.name for path in tmp_path.iterdir()] == ["lttng-ust-wait-6"]
+
+
+def test_what_another_user_left_stays_and_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:  # as a sticky folder does, though not to root
+        if "7003" in path.name or path.name == "lttng-ust-wait-6":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    theirs = ["fastrtps_port7003", "lttng-ust-wait-6", "sem.fastrtps_port7003_mutex"]
+    fill(tmp_path, "fastrtps_port7003", "sem.fastrtps_port7003_mutex", "fastrtps_port7413")
+    assert middleware.clean_shared_memory(tmp_path) == ["fastrtps_port7413"]
+    with middleware.tidy_shared_memory(tmp_path):
+        fill(tmp_path, "lttng-ust-wait-6", "lttng-ust-wait-6-0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == theirs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,30 +38,41 @@ class Bench:
         self.loop = loop
         self.requests: list[Imagine.Request] = []
         self.trouble: list[str] = []  # error messages for the next answers
+        self.meanwhile: list[Callable[[], None]] = []  # called before the next answers
+        self.episode = 1  # that a reset begins
+        self.resets: list[ResetEpisode.Request] = []
         loop.probe.create_service(Imagine, "imagine", self._imagine)
+        loop.probe.create_service(ResetEpisode, "reset", self._reset)
         self.chunks = loop.listen(ActionChunk, "action_chunk", qos.COMMAND)
         self.plans = loop.listen(ImaginedPlan, "imagined_plan", qos.COMMAND)
-        self._diagnostics = loop.listen(DiagnosticArray, "/diagnostics", 10)
+        self.diagnostics = loop.listen(DiagnosticArray, "/diagnostics", 10)
         self.node = loop.add(PlannerNode, **{**SMALL, **parameters})
         self._statuses = loop.probe.create_publisher(RobotStatus, "status", qos.STATUS)
         wait_until(lambda: self._statuses.get_subscription_count() == 1, "the planner's subscription")
         wait_until(lambda: loop.probe.count_publishers("action_chunk") == 1, "the planner's publisher")
 
-    def say(self, step: int, episode: int = 1, waiting: bool = True, done: bool = False) -> None:
+    def say(self, step: int, episode: int = 1, waiting: bool = True, done: bool = False, later: bool = False) -> None:
         status = RobotStatus(episode=episode, step=step, waiting=waiting, done=done, instruction="go", action_dim=3)
-        status.header.stamp = ns_to_time(step)
+        status.header.stamp = ns_to_time(episode * 1000 + step + later * 1_000_000)
         self._statuses.publish(status)
 
     def health(self) -> DiagnosticStatus:
-        return self._diagnostics[-1].status[0]
+        return self.diagnostics[-1].status[0]
 
     def _imagine(self, request: Imagine.Request, response: Imagine.Response) -> Imagine.Response:
         self.requests.append(request)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         if self.trouble:
             response.message = self.trouble.pop(0)
             return response
         response.ok = True
         response.scores = [float(value) for value in request_to_candidates(request)[:, :, 0].sum(axis=1)]
+        return response
+
+    def _reset(self, request: ResetEpisode.Request, response: ResetEpisode.Response) -> ResetEpisode.Response:
+        self.resets.append(request)
+        response.ok, response.episode = True, self.episode
         return response
 
 
@@ -71,7 +83,7 @@ def test_a_waiting_robot_gets_a_good_chunk(loop: Loop) -> None:
     chunk = message_to_chunk(bench.chunks[0])
     assert (chunk.episode, chunk.step, chunk.actions.shape) == (1, 0, (6, 3))
     assert chunk.actions[:, 0].mean() > 0.5
-    assert bench.chunks[0].header.stamp == ns_to_time(0)
+    assert bench.chunks[0].header.stamp == ns_to_time(1000)
     plan = bench.plans[0]
     assert plan.chunk == bench.chunks[0]
     assert (plan.policy, list(plan.scores.names), len(plan.candidate_scores)) == ("cem", ["objective"], 32)
@@ -106,7 +118,7 @@ def test_a_failed_plan_is_told_and_tried_again(loop: Loop) -> None:
     bench = Bench(loop)
     bench.trouble = ["camera: no frame"]
     bench.say(0)
-    wait_until(lambda: bench._diagnostics and "imagine: camera: no frame" in bench.health().message, "the error")
+    wait_until(lambda: bench.diagnostics and "imagine: camera: no frame" in bench.health().message, "the error")
     assert bench.health().level == DiagnosticStatus.ERROR
     assert not bench.chunks
     bench.say(0)
@@ -131,6 +143,19 @@ def test_a_done_or_busy_robot_gets_nothing(loop: Loop) -> None:
     bench.say(0, episode=2)
     wait_until(lambda: bench.chunks, "a chunk")
     assert [(chunk.episode, chunk.step) for chunk in bench.chunks] == [(2, 0)]
+
+
+def test_a_plan_that_a_new_episode_overtakes_is_not_sent(loop: Loop) -> None:
+    bench = Bench(loop)
+
+    def count_anew() -> None:
+        bench.say(0, later=True)
+        wait_until(lambda: bench.node._status.header.stamp == ns_to_time(1_001_000), "the status")
+
+    bench.meanwhile = [count_anew]
+    bench.say(0)
+    wait_until(lambda: bench.chunks, "a chunk")
+    assert bench.chunks[0].header.stamp == ns_to_time(1_001_000)
 
 
 def test_stopping_while_the_world_model_is_silent(domain: int) -> None:
@@ -251,6 +276,76 @@ def test_the_action_is_cancelled(loop: Loop) -> None:
     count = len(statuses)
     wait_until(lambda: len(statuses) >= count + 5, "repeated statuses")
     assert len({status.step for status in statuses[-4:]}) == 1  # the robot waits, and gets nothing more
+    goals.close()
+
+
+def begin(bench: Bench, goals: Goals) -> Any:
+    """A goal after its reset; what the robot says from now on is of the new episode."""
+    count = len(bench.resets)
+    handle = goals.send(instruction="go")
+    wait_until(lambda: len(bench.resets) > count, "the reset")
+    return handle
+
+
+def test_a_cancelled_episode_is_not_one_of_a_robot_that_counts_anew(loop: Loop) -> None:
+    bench, goals = Bench(loop), Goals(loop)
+    handle = begin(bench, goals)
+    bench.say(0)
+    wait_until(lambda: bench.chunks and goals.feedback, "the goal's first chunk")
+    handle.cancel_goal_async()
+    assert goals.result(handle).message == "cancelled"
+    bench.say(0, later=True)
+    wait_until(lambda: len(bench.chunks) == 2, "a chunk for the new episode 1")
+    assert bench.chunks[1].header.stamp == ns_to_time(1_001_000)
+    goals.close()
+
+
+def test_a_goal_ends_when_the_robot_counts_anew(loop: Loop) -> None:
+    bench, goals = Bench(loop), Goals(loop)
+    bench.episode = 5
+    handle = begin(bench, goals)
+    bench.say(2, episode=5)
+    wait_until(lambda: goals.feedback, "feedback")
+    bench.say(0, episode=1, later=True)
+    result = goals.result(handle)
+    assert (result.success, result.episode, result.steps) == (False, 5, 2)
+    assert result.message == "another episode was started"
+    goals.close()
+
+
+@pytest.mark.parametrize("earlier", [1, 5])
+def test_the_first_goal_after_the_robot_counts_anew(loop: Loop, earlier: int) -> None:
+    bench, goals = Bench(loop), Goals(loop)
+    bench.say(3, episode=earlier, waiting=False, done=True)
+    wait_until(lambda: bench.node._status is not None, "the status of the robot before")
+    handle = begin(bench, goals)
+    count = len(bench.diagnostics)
+    wait_until(lambda: len(bench.diagnostics) > count + 4, "time to pass")
+    bench.say(0, later=True)
+    wait_until(lambda: goals.feedback, "feedback")
+    bench.say(4, waiting=False, done=True, later=True)
+    result = goals.result(handle)
+    assert (result.message, result.steps) == ("the episode was over before the task was reached", 4)
+    assert goals.feedback[0].step == 0
+    goals.close()
+
+
+def test_an_episode_begins_without_a_score(loop: Loop) -> None:
+    bench, goals = Bench(loop), Goals(loop)
+    handle = begin(bench, goals)
+    bench.say(0)
+    wait_until(lambda: bench.chunks, "a chunk")
+    bench.say(4, waiting=False, done=True)
+    goals.result(handle)
+    wait_until(lambda: goals.feedback and goals.feedback[-1].step == 4, "the last feedback")
+    assert goals.feedback[-1].score > 0
+    bench.episode = 2
+    handle = begin(bench, goals)
+    bench.say(0, episode=2, waiting=False)
+    wait_until(lambda: goals.feedback[-1].step == 0, "the first feedback of the next goal")
+    assert math.isnan(goals.feedback[-1].score)
+    bench.say(1, episode=2, waiting=False, done=True)
+    goals.result(handle)
     goals.close()
 
 

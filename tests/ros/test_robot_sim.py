@@ -163,6 +163,16 @@ def test_a_bad_reset_changes_nothing(robot: Robot, request_: dict[str, Any], rea
     assert robot.statuses[-1].instruction == "go right"
 
 
+@pytest.mark.parametrize("name", ["way", "dott"])  # one number, and a word that is misspelt
+def test_an_effector_without_a_pose_is_told_at_every_reset(loop: Loop, name: str) -> None:
+    robot = Robot(loop, effector_state=name)
+    for _ in range(2):
+        answer = robot.reset(seed=0, instruction="go right")
+        assert (answer.ok, answer.episode) == (False, 0)
+        assert answer.message == f"effector_state: expected a state of 3, 4 or 7 numbers: dot; found {name!r}"
+    assert not robot.statuses
+
+
 def broken(actions: list[float], horizon: int, action_dim: int) -> ActionChunk:
     return ActionChunk(actions=actions, horizon=horizon, action_dim=action_dim)
 

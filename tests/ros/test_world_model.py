@@ -43,10 +43,16 @@ class Camera:
         wait_until(lambda: loop.probe.count_publishers("imagined/image") == 1, "the topic of imagined frames")
 
     def show(
-        self, episode: int, step: int, place: tuple[float, float] = (0.0, 0.0), lost: bool = False, later: bool = False
+        self,
+        episode: int,
+        step: int,
+        place: tuple[float, float] = (0.0, 0.0),
+        lost: bool = False,
+        later: bool = False,
+        instruction: str = "go right",
     ) -> None:
         stamp = ns_to_time(episode * 1000 + step + later * 1_000_000)
-        status = RobotStatus(episode=episode, step=step, instruction="go right", waiting=True, action_dim=3)
+        status = RobotStatus(episode=episode, step=step, instruction=instruction, waiting=True, action_dim=3)
         status.header.stamp = stamp
         self._statuses.publish(status)
         if not lost:
@@ -197,6 +203,26 @@ def test_an_unexpected_error_is_an_answer_too(camera: Camera) -> None:
     answer = camera.ask(straight(1), episode=1)
     assert not answer.ok
     assert "ZeroDivisionError" in answer.message
+
+
+def test_an_instruction_that_nobody_knows_is_told_every_time(camera: Camera) -> None:
+    camera.show(1, 0, instruction="make coffee")
+    messages = [camera.ask(straight(1), episode=1).message for _ in range(2)]
+    assert messages == ["instruction: expected one of ('go left', 'go right'), found 'make coffee'"] * 2
+
+
+def test_frames_that_could_not_be_shown_are_shown_to_the_next_request(camera: Camera) -> None:
+    for step in range(3):
+        camera.show(1, step, (0.05 * step, 0.0))
+    assert camera.ask(straight(0), episode=1, step=0).ok
+    observe = camera.imagination.observe
+    camera.imagination.observe = lambda frame, follows: 1 / 0  # type: ignore[method-assign,assignment]
+    assert "ZeroDivisionError" in camera.ask(straight(0), episode=1, step=2).message
+    camera.imagination.observe = observe  # type: ignore[method-assign]
+    answer = camera.ask(straight(0), episode=1, step=2)
+    assert (answer.ok, answer.message) == (True, "")
+    assert answer.scores[0] == pytest.approx(0.1, abs=1 / 32)
+    assert camera.imagination.calls == ["reset", "observe", "observe"]
 
 
 def test_a_bad_image_is_reported_and_skipped(camera: Camera) -> None:

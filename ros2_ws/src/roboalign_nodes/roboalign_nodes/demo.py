@@ -39,7 +39,8 @@ class DemoConfig:
             environment where its bundled model and the parameter files that ship are used, else as the parameter file
             says.
         objectives: names of objectives, by environment.
-        episodes: episodes of the planner; the environment's instructions take turns.
+        episodes: episodes of the planner, by the policy of its parameter file (cem where that is random); the
+            environment's instructions take turns.
         random_episodes: episodes of random actions through the same nodes, on the same scenes.
         seed: of the scenes (episode i has seed + i) and of the planner.
         out: folder for results.json, report.html and the nodes' logs.
@@ -124,7 +125,8 @@ def _drive(
         with _status("waiting for the nodes"):
             driver.wait_ready(config.startup_timeout)
         known = config.instructions or driver.instructions()
-        planned = _episodes(driver, "cem", config.episodes, known, config)
+        own = driver.policy()
+        planned = _episodes(driver, "cem" if own == "random" else own, config.episodes, known, config)
         random = _episodes(driver, "random", config.random_episodes, known, config)
         dropped = int(driver.health("world_model")["frames_dropped"])
         return planned, random, (dropped, driver.frames_dropped)

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -105,9 +106,11 @@ class LoopDriver:
 
     def instructions(self) -> list[str]:
         """What the robot can be asked to do, as far as it says so."""
-        request = GetParameters.Request(names=["instructions"])
-        values = self._call(self._get_parameters, request).values
-        return [text for text in (values[0].string_array_value if values else []) if text]
+        return [text for text in self._parameter("robot_sim", "instructions").string_array_value if text]
+
+    def policy(self) -> str:
+        """How the planner chooses chunks now."""
+        return str(self._parameter("planner", "policy").string_value)
 
     def set_policy(self, policy: str) -> None:
         """Switch the planner.
@@ -179,7 +182,9 @@ class LoopDriver:
     def _connect(self) -> None:
         node = self._node
         self._reset = node.create_client(ResetEpisode, "reset")
-        self._get_parameters = node.create_client(GetParameters, "robot_sim/get_parameters")
+        self._get_parameters = {
+            name: node.create_client(GetParameters, f"{name}/get_parameters") for name in ("robot_sim", "planner")
+        }
         self._set_parameters = node.create_client(SetParameters, "planner/set_parameters")
         self._states = {name: node.create_client(GetState, f"{name}/get_state") for name in NODES}
         node.create_subscription(Image, "camera/image_raw", self._on_image, qos.CAMERA)
@@ -203,6 +208,11 @@ class LoopDriver:
 
     def _call(self, client: Any, request: Any) -> Any:
         return call(client, request, _CALL_TIMEOUT, self._look_after)
+
+    def _parameter(self, node: str, name: str) -> ParameterValue:
+        """A parameter's value, not set where the node has no such parameter."""
+        values = self._call(self._get_parameters[node], GetParameters.Request(names=[name])).values
+        return values[0] if values else ParameterValue()
 
     def _look_after(self) -> None:
         self._check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,17 @@ class FrameFeed:
             taken.append(self._waiting.popleft())
         return taken
 
+    def put_back(self, frames: Sequence[SeenFrame], restarts: int) -> None:
+        """Frames that were taken and not used wait again, before all others, unless their episode was overtaken.
+
+        Args:
+            frames: the newest of what :meth:`take` handed out, oldest first, one or more.
+            restarts: as it was then.
+        """
+        if restarts == self.restarts and self._newest is not None and frames[0].key.episode == self._newest.episode:
+            self._waiting.extendleft(reversed(frames))
+            self._let_go()
+
     def _match(self, stamp_ns: int, frame: npt.NDArray[np.uint8]) -> None:
         key = self._announced.pop(stamp_ns)
         for stamp, earlier in list(self._announced.items()):
@@ -111,7 +123,10 @@ class FrameFeed:
         self._newest, self._newest_stamp_ns = key, stamp_ns
         self.received += 1
         self._waiting.append(SeenFrame(key, frame))
-        if len(self._waiting) > self._capacity:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while len(self._waiting) > self._capacity:
             del self._waiting[1]  # the first is what the episode is measured from
 
     def _restart(self) -> None:

@@ -47,9 +47,7 @@ def tidy_shared_memory(folder: Path = SHARED_MEMORY) -> Iterator[None]:
         wait_until_unmapped(folder, ours)  # what is still mapped would stay
         clean_shared_memory(folder)
         mapped = _mapped(folder, others_only=True)
-        for path in set(folder.glob(_TRACING)) - before:
-            if f"{path}\n" not in mapped:
-                path.unlink(missing_ok=True)
+        _remove(path for path in set(folder.glob(_TRACING)) - before if f"{path}\n" not in mapped)
 
 
 def clean_shared_memory(folder: Path = SHARED_MEMORY) -> list[str]:
@@ -69,11 +67,8 @@ def clean_shared_memory(folder: Path = SHARED_MEMORY) -> list[str]:
             groups.setdefault(match["segment"], []).append(path)
     unused = {name: paths for name, paths in groups.items() if not any(_is_held(path) for path in _locks(paths))}
     mapped = _mapped(folder) if unused else ""
-    removed = [name for name in sorted(unused) if f"{folder}/{name}\n" not in mapped]
-    for name in removed:
-        for path in unused[name]:
-            path.unlink(missing_ok=True)
-    return removed
+    idle = [name for name in sorted(unused) if f"{folder}/{name}\n" not in mapped]
+    return [name for name in idle if _remove(unused[name])]
 
 
 def mapped_here(folder: Path = SHARED_MEMORY) -> set[str]:
@@ -92,6 +87,17 @@ def wait_until_unmapped(folder: Path = SHARED_MEMORY, known: Set[str] = frozense
 
 def _locks(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.name.endswith(("_el", "_sl"))]
+
+
+def _remove(paths: Iterable[Path]) -> bool:
+    """Whether all of the files are gone now; somebody else's stay."""
+    gone = True
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # the folder is sticky: only its owner may remove a file
+            gone = False
+    return gone
 
 
 def _is_held(lock: Path) -> bool:

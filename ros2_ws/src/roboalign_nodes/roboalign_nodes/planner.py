@@ -21,7 +21,7 @@ from roboalign_interfaces.srv import Imagine, ResetEpisode
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.planning import METHODS, CEMConfig, ICEMConfig, MPPIConfig
 from roboalign_nodes import qos
-from roboalign_nodes.conversions import Chunk, candidates_to_request, chunk_to_message, to_float_array
+from roboalign_nodes.conversions import Chunk, candidates_to_request, chunk_to_message, time_to_ns, to_float_array
 from roboalign_nodes.frame_feed import StepKey
 from roboalign_nodes.lifecycle import ERROR, OK, Health, ManagedNode, run_node
 from roboalign_nodes.parameters import ParameterSpec
@@ -78,6 +78,7 @@ class PlannerNode(ManagedNode):
         self._request: RobotStatus | None = None
         self._request_time = 0.0
         self._stopping = False
+        self._begun = 0  # episodes that were seen to begin; a robot that counts anew uses their numbers again
         self._cancelled: set[int] = set()  # episodes
         self._score = math.nan
         self._worker: threading.Thread | None = None
@@ -141,6 +142,14 @@ class PlannerNode(ManagedNode):
 
     def _on_status(self, message: RobotStatus) -> None:
         with self._change:
+            before = self._status
+            anew = before is not None and _counts_anew(message, before)
+            if anew:  # what is known of an episode of this number is of another one
+                self._cancelled.clear()
+                self._sent = None
+            if anew or before is None or message.episode != before.episode:
+                self._begun += 1
+                self._score = math.nan
             self._status = message
             self._request = message if message.waiting and not message.done else None
             self._request_time = time.perf_counter()
@@ -152,14 +161,14 @@ class PlannerNode(ManagedNode):
                 self._change.wait_for(lambda: self._stopping or self._request is not None)
                 if self._stopping:
                     return
-                request, since = self._request, self._request_time
+                request, since, begun = self._request, self._request_time, self._begun
                 self._request = None
                 cancelled = request is None or request.episode in self._cancelled
             if request is None or cancelled:
                 continue
             problem = ""
             try:
-                self._serve(request, since)
+                self._serve(request, since, begun)
             except RoboAlignError as error:
                 problem = str(error)
             except Exception as error:  # otherwise the thread would end, and nobody would know why nothing is planned
@@ -167,7 +176,7 @@ class PlannerNode(ManagedNode):
             if not self._stopping:
                 self._complain(problem)
 
-    def _serve(self, request: RobotStatus, since: float) -> None:
+    def _serve(self, request: RobotStatus, since: float, begun: int) -> None:
         key = _key(request)
         previous = self._sent
         if previous is not None and previous.header.stamp == request.header.stamp:
@@ -185,12 +194,12 @@ class PlannerNode(ManagedNode):
         chunk = Chunk(choice.actions, step=key.step, episode=key.episode, plan_id=self._plan_id)
         message = chunk_to_message(chunk, request.header.stamp)
         with self._change:
-            if self._stopping or key.episode in self._cancelled:
+            if self._stopping or self._begun != begun or key.episode in self._cancelled:
                 return
             self._replan_ms.append(replan_ms)
             self._score = math.nan if choice.score is None else choice.score
+            self._sent = message
         self._plan_out.publish(self._imagined_plan(message, choice, frames, replan_ms))
-        self._sent = message
         self._chunk_out.publish(message)
 
     # -- the world model ---------------------------------------------------------------------------------------------
@@ -224,34 +233,42 @@ class PlannerNode(ManagedNode):
     def _follow(self, goal: ServerGoalHandle) -> Plan.Result:
         result = Plan.Result()
         reset = ResetEpisode.Request(seed=goal.request.seed, instruction=goal.request.instruction)
+        before = self._status
         try:
             answer = call(self._reset, reset, self.value("service_timeout"), self._why_give_up)
             if not answer.ok:
                 raise RoboAlignError(answer.message)
         except RoboAlignError as error:
-            result.message = str(error)
-            goal.abort()
-            return result
+            return _aborted(goal, result, str(error))
         result.episode = answer.episode
-        return self._until_over(goal, result)
+        return self._until_over(goal, result, before)
 
-    def _until_over(self, goal: ServerGoalHandle, result: Plan.Result) -> Plan.Result:
-        reported = None
+    def _until_over(self, goal: ServerGoalHandle, result: Plan.Result, before: RobotStatus | None) -> Plan.Result:
+        """Report until the episode is over; ``before``: the newest status before its reset, whatever its number."""
+        begun: int | None = None
+        reported: StepKey | None = None
         while True:
             with self._change:
                 self._change.wait(_POLL)
-                status, score, stopping = self._status, self._score, self._stopping
-            if goal.is_cancel_requested:
-                with self._change:
+                status, score, newest, stopping = self._status, self._score, self._begun, self._stopping
+                cancelled = goal.is_cancel_requested
+                if cancelled and begun in (None, newest):
                     self._cancelled.add(result.episode)
+            if cancelled:
                 result.message = "cancelled"
                 goal.canceled()
                 return result
-            if stopping or (status is not None and status.episode > result.episode):
-                result.message = "the planner is stopping" if stopping else "another episode was started"
-                goal.abort()
-                return result
-            if status is None or status.episode < result.episode or _key(status) == reported:
+            if stopping:
+                return _aborted(goal, result, "the planner is stopping")
+            if status is None or (before is not None and status.header.stamp == before.header.stamp):
+                continue
+            if begun is None and status.episode < result.episode:
+                continue
+            if begun is None and status.episode == result.episode:
+                begun = newest
+            if begun != newest:
+                return _aborted(goal, result, "another episode was started")
+            if _key(status) == reported:
                 continue
             reported = _key(status)
             result.steps, result.success = status.step, status.success
@@ -287,6 +304,18 @@ class PlannerNode(ManagedNode):
 
 def _key(status: RobotStatus) -> StepKey:
     return StepKey(int(status.episode), int(status.step))
+
+
+def _counts_anew(status: RobotStatus, before: RobotStatus) -> bool:
+    """Whether the robot went back although time went on: another robot process has taken over."""
+    later = time_to_ns(status.header.stamp) > time_to_ns(before.header.stamp)
+    return later and not _key(status).after(_key(before))
+
+
+def _aborted(goal: ServerGoalHandle, result: Plan.Result, message: str) -> Plan.Result:
+    result.message = message
+    goal.abort()
+    return result
 
 
 def _left_over(previous: ActionChunk | None, key: StepKey) -> npt.NDArray[np.float32] | None:

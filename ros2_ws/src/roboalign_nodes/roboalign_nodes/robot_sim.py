@@ -68,7 +68,9 @@ class RobotSimNode(ManagedNode):
             "level_component", -1, "action component that is a level (a gripper), kept by hold; -1: none", -1, 99
         ),
         ParameterSpec(
-            "effector_state", "", "name of the end effector among the environment's states; empty: the first"
+            "effector_state",
+            "",
+            "name of the end effector among the environment's states; empty: the first that is a pose",
         ),
         ParameterSpec("camera_frame_id", "camera_optical_frame", "frame of the images (optical: z forward, x right)"),
         ParameterSpec("base_frame_id", "base_link", "frame of the poses"),
@@ -93,7 +95,8 @@ class RobotSimNode(ManagedNode):
         """Make the environment and the topics."""
         name, size, max_steps = self.value("env"), self.value("image_size"), self.value("max_steps")
         self._host = EnvHost(lambda: self._make_env(name, size, max_steps))
-        self._robot = Robot(self._host, self.value("execute_steps"), self.value("level_component"))
+        settings = ("execute_steps", "level_component", "effector_state")
+        self._robot = Robot(self._host, *(self.value(setting) for setting in settings))
         self.set_parameters([_string_array("instructions", self._host.instructions)])
         group = MutuallyExclusiveCallbackGroup()  # one thing at a time moves the robot
         publisher = self.create_lifecycle_publisher
@@ -234,12 +237,10 @@ class RobotSimNode(ManagedNode):
         self._executed_out.publish(chunk_to_message(chunk, stamp))
 
     def _publish_pose(self, stamp: Time) -> None:
-        observation = self._ready().observation
-        state = observation.state if observation is not None else {}
-        name = self.value("effector_state") or next(iter(state), "")
-        if name not in state:
+        effector = self._ready().effector
+        if effector is None:
             return
-        numbers = [float(number) for number in state[name]]
+        numbers = [float(number) for number in effector]
         pose = PoseStamped()
         pose.header.stamp = stamp
         pose.header.frame_id = self.value("base_frame_id")

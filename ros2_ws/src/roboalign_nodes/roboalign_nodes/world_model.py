@@ -34,7 +34,10 @@ _OBJECTIVE = ObjectiveConfig()  # its values are the parameters' defaults
 
 
 class Imagination(Protocol):
-    """What the node needs of the core's ``ImaginationServer``; bad input raises :class:`RoboAlignError`."""
+    """What the node needs of the core's ``ImaginationServer``; bad input raises :class:`RoboAlignError`.
+
+    A frame that raised has changed nothing; it is shown again.
+    """
 
     def reset(self, reference_frame: npt.NDArray[np.uint8], instruction: str) -> None:
         """A new episode that starts from this frame (H, W, 3)."""
@@ -237,11 +240,17 @@ class WorldModelNode(ManagedNode):
         return self._context
 
     def _show(self, imagination: Imagination, frames: Sequence[SeenFrame], instructions: Mapping[int, str]) -> None:
-        for seen in frames:
-            if self._context is None or seen.key.episode != self._context.episode:
-                imagination.reset(seen.frame, instructions.get(seen.key.episode, ""))
-            else:
-                imagination.observe(seen.frame, seen.key.step == self._context.step + 1)
+        """Show all frames; where the imagination raises, those that it did not take wait for the next request."""
+        for index, seen in enumerate(frames):
+            try:
+                if self._context is None or seen.key.episode != self._context.episode:
+                    imagination.reset(seen.frame, instructions.get(seen.key.episode, ""))
+                else:
+                    imagination.observe(seen.frame, seen.key.step == self._context.step + 1)
+            except Exception:
+                with self._arrival:
+                    self._feed.put_back(frames[index:], self._restarts)
+                raise
             self._context = seen.key
 
     def _forget_if_restarted(self) -> None:
