@@ -70,7 +70,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RoboAlignError(f"{path}: expected a JSON file, found nothing there") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise RoboAlignError(f"{path}: expected valid UTF-8 JSON, found: {error}") from error
 
 
@@ -96,7 +96,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         return yaml.load(Path(path).read_text(encoding="utf-8"), _YamlLoader)
     except FileNotFoundError as error:
         raise RoboAlignError(f"{path}: expected a YAML file, found nothing there") from error
-    except (UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise RoboAlignError(f"{path}: expected valid UTF-8 YAML of plain values, found: {error}") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from roboalign_core.errors import RoboAlignError
 
@@ -25,7 +25,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             if image.mode != "RGB":
                 raise RoboAlignError(f"{path}: expected 8-bit RGB pixels, found mode {image.mode}")
             return np.asarray(image).copy()
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except RoboAlignError:
+        raise
+    except Exception as error:  # what was damaged decides
         raise RoboAlignError(f"{path}: expected a whole image file, found: {error}") from error
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,9 @@ from roboalign_core.files import read_json, remove_leftovers, write_json
 from roboalign_core.verb import Verb
 
 _BATCH = 512  # pairs; every batch adds one group of files to each store that it has videos for
-_SETTINGS = "build.json"  # in an unfinished benchmark: what it is made with
+_SETTINGS = "build.json"  # in an unfinished benchmark: what it is made with; goes last
 _PARTS = "parts"
+_LOCK = ".build.lock"
 
 Row = npt.NDArray[np.float32]
 
@@ -54,12 +54,10 @@ def build(config: BuildConfig) -> Mapping[str, Any]:
     """
     check(config)
     out, began = Path(config.out), time.monotonic()
-    if (out / INFO).is_file():
-        benchmark = Benchmark.open(out)
-        _same_settings(out / INFO, benchmark.info.get("settings"), config)
-    else:
-        with _begun(out, config):
-            benchmark = _Builder(config, out).run()
+    if not (out / INFO).is_file() or (out / _SETTINGS).is_file():
+        _complete(out, config)
+    benchmark = Benchmark.open(out)
+    _same_settings(out / INFO, benchmark.info.get("settings"), config)
     return {**_figures(benchmark), "seconds": time.monotonic() - began}
 
 
@@ -104,7 +102,7 @@ class _Builder:
         self._whole: dict[tuple[str, str], int] = {}  # (store, parent) → number of the undamaged video
         self._next: dict[str, int] = {}  # videos in each store
 
-    def run(self) -> Benchmark:
+    def run(self) -> None:
         """All batches, then the table."""
         firsts = range(0, self._config.pairs, _BATCH)
         for first in track(firsts, description="building", transient=True):
@@ -115,10 +113,7 @@ class _Builder:
                 batch = self._make(range(first, min(first + _BATCH, self._config.pairs)))
                 write_pairs(part, [replace(pair, number=pair.number - first) for pair in batch])
             self._take(batch)
-        benchmark = finish(self._out, self._pairs, self._config.settings())
-        shutil.rmtree(self._out / _PARTS)
-        (self._out / _SETTINGS).unlink()
-        return benchmark
+        finish(self._out, self._pairs, self._config.settings())
 
     def _take(self, pairs: Sequence[Pair]) -> None:
         self._pairs += pairs
@@ -236,20 +231,31 @@ def _fitting(generators: Mapping[str, Generator], source: Source) -> list[str]:
     return [name for name, one in generators.items() if source.oracle and one.fits(source.store.spec)]
 
 
-@contextmanager
-def _begun(out: Path, config: BuildConfig) -> Iterator[None]:
-    """Hold ``out`` for this run alone, and see that what is there was begun with the same settings."""
-    record = out / _SETTINGS
-    if out.exists() and not record.is_file() and (not out.is_dir() or any(out.iterdir())):
+def _complete(out: Path, config: BuildConfig) -> None:
+    """Build what is not there yet, one process at a time.
+
+    The lock goes only beside a finished benchmark: who waits for it, or makes it anew, then finds nothing to do.
+    """
+    _check_begun(out, config)
+    with exclusive(out / _LOCK):
+        if not (out / INFO).is_file():  # whoever held the lock may have finished
+            _check_begun(out, config)
+            remove_leftovers(out)
+            write_json(out / _SETTINGS, config.settings())
+            _Builder(config, out).run()
+        if (out / _PARTS).is_dir():
+            shutil.rmtree(out / _PARTS)
+        for name in (_LOCK, _SETTINGS):
+            (out / name).unlink(missing_ok=True)
+
+
+def _check_begun(out: Path, config: BuildConfig) -> None:
+    """Nothing is at ``out`` but a benchmark, and an unfinished one was begun with the same settings."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if (out.exists() and not out.is_dir()) or (names and not names & {INFO, _SETTINGS, _LOCK}):
         raise RoboAlignError(f"{out}: expected a new folder or an unfinished benchmark, found something else there")
-    if record.is_file():
-        _same_settings(record, read_json(record), config)
-    else:
-        write_json(record, config.settings())
-    with exclusive(out / ".build.lock"):
-        remove_leftovers(out / _PARTS)
-        yield
-    (out / ".build.lock").unlink(missing_ok=True)
+    if _SETTINGS in names:
+        _same_settings(out / _SETTINGS, read_json(out / _SETTINGS), config)
 
 
 def _same_settings(path: Path, found: Any, config: BuildConfig) -> None:

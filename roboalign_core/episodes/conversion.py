@@ -213,7 +213,7 @@ def _begun(folder: Path, settings: Mapping[str, Any], recordings: Sequence[str])
             if type(journal["done"]) is not int or not 0 <= journal["done"] <= len(recordings):
                 raise ValueError(f"done: {journal['done']!r:.40} of {len(recordings)}")
             return Conversion(folder, journal)
-    except (RoboAlignError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (RoboAlignError, KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
         raise RoboAlignError(
             f"{path}: expected the journal of a stopped conversion, found {found:.300}; remove {folder}"

@@ -68,7 +68,7 @@ def convert(config: ConvertConfig) -> Mapping[str, Any]:
     if config.fps is not None and not 0 < config.fps <= 1000:
         raise RoboAlignError(f"fps: expected a rate above 0 and up to 1000, found {config.fps!r}")
     reader = choose_reader(source, config.format, Path(config.options) if config.options else None)
-    recordings = [item for item in reader.recordings(source) if config.camera in (None, item.camera)]
+    recordings = [item for item in reader.recordings(source) if _may_be_of(item, config.camera)]
     if not recordings:
         raise RoboAlignError(f"{source}: expected recordings of {config.camera or 'any camera'}, found none")
     untimed = next((item for item in recordings if not item.has_rate and config.fps is None), None)
@@ -120,6 +120,10 @@ def _settings(config: ConvertConfig, size: tuple[int, int] | None) -> dict[str, 
 def _spec(episode: Episode, recording: Recording, config: ConvertConfig) -> StoreSpec:
     action = recording.action
     return StoreSpec.like(episode, action.names, action.units, config.crf, config.lossless, recording.extras)
+
+
+def _may_be_of(recording: Recording, camera: str | None) -> bool:
+    return camera is None or recording.camera in (None, camera)
 
 
 def _load(recording: Recording, fps: float | None) -> Episode:

@@ -107,7 +107,7 @@ def study(config: RewardStudyConfig, out: str) -> Mapping[str, Any]:
     _sensitivity(figures, swapped, shuffled)
     damage = _degradations(figures, data)
     real = real_above_degraded(figures, data, config.real)
-    judged = second_judge(figures, data, config.second_judge, len(benchmark.pairs))
+    judged = second_judge(figures, data, config.second_judge, benchmark)
     figures.missing["student_over_teacher"] = "a study scores with the student alone; see roboalign bench suite=reward"
     result = {
         **figures.values,

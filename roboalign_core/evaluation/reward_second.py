@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from roboalign_core.benchmark import Benchmark
 from roboalign_core.evaluation.ranking import spearman
 from roboalign_core.evaluation.reward_figures import Figures, mean_of
 from roboalign_core.evaluation.reward_pairs import Scored
@@ -15,7 +16,7 @@ from roboalign_core.rubric import KEYS
 _WHY = "needs study.second_judge with scores of pairs of this split, not all the same"
 
 
-def second_judge(figures: Figures, data: Scored, table: str | None, pairs: int) -> int:
+def second_judge(figures: Figures, data: Scored, table: str | None, benchmark: Benchmark) -> int:
     """Compare the student's scores, and the labels, with those of another judge on the pairs that it has judged.
 
     Adds ``second_judge_spearman`` and ``second_judge_mae`` (student against judge, totals), ``…_<dimension>_mae``, and
@@ -26,15 +27,15 @@ def second_judge(figures: Figures, data: Scored, table: str | None, pairs: int) 
         figures: that these are added to.
         data: scored pairs.
         table: of judgements, see :func:`~roboalign_core.reward.data.read_judgements`; None: there is none.
-        pairs: of the benchmark.
+        benchmark: whose pairs were scored.
 
     Returns:
         How many of the scored pairs the judge has judged.
 
     Raises:
-        RoboAlignError: the table is absent or damaged.
+        RoboAlignError: the table is absent or damaged, or of another benchmark.
     """
-    judged = read_judgements(Path(table), pairs) if table else {}
+    judged = read_judgements(Path(table), benchmark) if table else {}
     rows = [row for row, pair in enumerate(data.pairs) if pair.number in judged]
     theirs = np.array([judged[data.pairs[row].number] for row in rows], np.float64).reshape(-1, len(KEYS))
     groups = [data.pairs[row].parent for row in rows]

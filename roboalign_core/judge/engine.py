@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,8 +210,12 @@ def merge_adapter(adapter: str | os.PathLike[str], out: str | os.PathLike[str], 
     shown = trained_on(adapter)
     engine = load_engine(model, os.fspath(adapter), dtype=torch.float32)
     temporary = target.with_name(f".tmp-{target.name}")
-    engine.model.merge_and_unload().to(torch.bfloat16).save_pretrained(temporary)
-    engine.processor.save_pretrained(temporary)
-    write_trained_on(temporary, shown, adapter=os.fspath(adapter), base=model or base_of(adapter))
-    os.replace(temporary, target)
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+    try:
+        engine.model.merge_and_unload().to(torch.bfloat16).save_pretrained(temporary)
+        engine.processor.save_pretrained(temporary)
+        write_trained_on(temporary, shown, adapter=os.fspath(adapter), base=model or base_of(adapter))
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target

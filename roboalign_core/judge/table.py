@@ -59,10 +59,28 @@ def read_judgements(path: str | os.PathLike[str]) -> Judgements:
         table = pq.read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RoboAlignError(f"{path}: expected a readable parquet file, found: {error}") from error
-    about = (table.schema.metadata or {}).get(_ABOUT)
+    about = about_of(path, table)
     if about is None or not table.schema.remove_metadata().equals(_SCHEMA):
         raise RoboAlignError(f"{path}: expected a table of judgements, found columns {', '.join(table.column_names)}")
-    return _judgements(table.to_pylist(), json.loads(about))
+    return _judgements(table.to_pylist(), about)
+
+
+def about_of(path: str | os.PathLike[str], table: pa.Table) -> dict[str, Any] | None:
+    """The judge's description in a table, and the checksum of the pairs that it saw; None where there is neither.
+
+    Raises:
+        RoboAlignError: it is no JSON object.
+    """
+    text = (table.schema.metadata or {}).get(_ABOUT)
+    if text is None:
+        return None
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RoboAlignError(f"{path}: {_ABOUT.decode()}: expected JSON, found: {error}") from error
+    if not isinstance(about, dict):
+        raise RoboAlignError(f"{path}: {_ABOUT.decode()}: expected an object, found {type(about).__name__}")
+    return about
 
 
 class JudgementTable:

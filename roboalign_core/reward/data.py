@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from roboalign_core.benchmark import Benchmark, Pair, Split
+from roboalign_core.benchmark.benchmark import PAIRS
 from roboalign_core.benchmark.pairs import scores_of
 from roboalign_core.episodes.cache import FrameCache
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.judge.table import about_of
 from roboalign_core.reward.damages import Damages
 from roboalign_core.reward.recordings import Recordings
 from roboalign_core.rubric import KEYS, Scores
@@ -95,7 +97,7 @@ class RewardData:
         benchmark.verify()
         self.videos = PairVideos(benchmark, size)
         self._judgements = Path(judgements) if judgements else None
-        table = read_judgements(self._judgements, len(benchmark.pairs)) if self._judgements else None
+        table = read_judgements(self._judgements, benchmark) if self._judgements else None
         self.pairs: dict[Split, list[Pair]] = {}
         self.labels: dict[Split, Array] = {}
         for split in (Split.TRAIN, Split.VALIDATION):
@@ -144,15 +146,16 @@ class RewardData:
         return len({(pair.store, pair.episode) for pairs in self.pairs.values() for pair in pairs})
 
 
-def read_judgements(path: Path, pairs: int) -> dict[int, Array]:
+def read_judgements(path: Path, benchmark: Benchmark) -> dict[int, Array]:
     """Scores (6,) by the number of the pair: the mean where a pair was judged several times.
 
     Args:
         path: a parquet table with a column ``number`` (of the pair) and one for each key of the rubric.
-        pairs: of the benchmark.
+        benchmark: whose pairs were judged.
 
     Raises:
-        RoboAlignError: the table is absent or damaged, lacks a column, or holds scores out of range.
+        RoboAlignError: the table is absent or damaged, lacks a column, holds scores out of range, or says that it is
+            of the pairs of another benchmark.
     """
     if not path.is_file():
         raise RoboAlignError(f"{path}: expected a table of judgements, found nothing there")
@@ -160,6 +163,7 @@ def read_judgements(path: Path, pairs: int) -> dict[int, Array]:
         table = pq.read_table(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RoboAlignError(f"{path}: expected a readable parquet file, found: {error}") from error
+    _check_judged(path, table, benchmark)
     lacking = [name for name in ("number", *KEYS) if name not in table.column_names or table[name].null_count]
     if lacking:
         raise RoboAlignError(f"{path}: expected the column {lacking[0]} without empty cells, found none")
@@ -169,9 +173,23 @@ def read_judgements(path: Path, pairs: int) -> dict[int, Array]:
         Scores(raw.astype(np.float32))
     except (pa.ArrowException, RoboAlignError) as error:
         raise RoboAlignError(f"{path}: {error}") from error
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < pairs:
-        raise RoboAlignError(f"{path}: number: expected 0 to {pairs - 1}, found {numbers.min()} to {numbers.max()}")
+    last = len(benchmark.pairs) - 1
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() <= last:
+        raise RoboAlignError(f"{path}: number: expected 0 to {last}, found {numbers.min()} to {numbers.max()}")
     return {int(number): raw[numbers == number].mean(0).astype(np.float32) for number in np.unique(numbers)}
+
+
+def _check_judged(path: Path, table: pa.Table, benchmark: Benchmark) -> None:
+    """A table of ``benchmark annotate`` names the pairs that were judged; numbers alone fit any benchmark."""
+    about = about_of(path, table)
+    if about is None:
+        return
+    expected, found = benchmark.info["sha256"][PAIRS], about.get("pairs")
+    if found != expected:
+        raise RoboAlignError(
+            f"{path}: expected judgements of the pairs of {benchmark.path} (SHA-256 {expected}), "
+            f"found those of another benchmark ({found})"
+        )
 
 
 def _scores(table: Mapping[int, Array], pairs: Sequence[Pair]) -> Scores:

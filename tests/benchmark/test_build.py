@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from roboalign_core.episodes import Episode, EpisodeStore, StoreSpec
 from roboalign_core.errors import RoboAlignError
 
 LENGTH, COUNT = 10, 12
+FINISHED = ["benchmark.json", "pairs.parquet", "stores"]
 INSTRUCTIONS = ("push the cube left", "push the cube right", "reach the cube")
 
 
@@ -63,6 +67,10 @@ def settings(stores: Path, out: Path, **changes: object) -> BuildConfig:
 def checksums(folder: Path) -> dict[str, str]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
@@ -131,6 +139,48 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, stores: P
     assert len([name for name in kept if not name.startswith(".")]) >= 5
     subprocess.run([*command, str(out), str(stores)], check=True, timeout=120)
     assert checksums(out) == checksums(tmp_path / "whole")
+
+
+def test_who_waited_for_the_same_build_finds_it_finished(
+    tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.build(settings(stores, tmp_path / "whole"))
+    wanted, lock = settings(stores, tmp_path / "out"), build.exclusive
+
+    @contextmanager
+    def late(path: Path) -> Iterator[None]:
+        monkeypatch.setattr(build, "exclusive", lock)
+        build.build(wanted)
+        with lock(path):
+            yield
+
+    monkeypatch.setattr(build, "exclusive", late)
+    assert build.build(wanted)["pairs"] == 60
+    assert checksums(tmp_path / "out") == checksums(tmp_path / "whole")
+    assert names(tmp_path / "out") == FINISHED
+
+
+@pytest.mark.parametrize("kept", [(), ("parts",), ("parts", ".build.lock")], ids=["settings", "parts", "all"])
+def test_a_crash_after_the_last_file_leaves_nothing_for_good(
+    tmp_path: Path, stores: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...]
+) -> None:
+    finish, out = build.finish, tmp_path / "out"
+
+    def crash(*about: Any) -> None:
+        finish(*about)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "finish", crash)
+        with pytest.raises(KeyboardInterrupt):
+            build.build(settings(stores, out))
+    assert names(out) == sorted([*FINISHED, ".build.lock", "build.json", "parts"])
+    if "parts" not in kept:
+        shutil.rmtree(out / "parts")
+    if ".build.lock" not in kept:
+        (out / ".build.lock").unlink()
+    assert build.build(settings(stores, out))["pairs"] == 60
+    assert names(out) == FINISHED
 
 
 def test_all_that_was_made_from_one_episode_is_in_one_split(tmp_path: Path, stores: Path) -> None:

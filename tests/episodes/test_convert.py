@@ -207,10 +207,14 @@ def test_annotations_that_contradict_the_video_are_refused(tmp_path, make_episod
     assert not (tmp_path / "out").exists()
 
 
-def test_an_annotation_that_is_no_json_is_refused(droid, tmp_path):
-    (droid / "1/annotation.json").write_bytes(b"\xff\xfe")
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b'{"video_length": ' + b"1" * 5000 + b"}"])
+def test_an_annotation_that_is_no_json_is_refused_or_left_out(droid, tmp_path, content):
+    (droid / "1/annotation.json").write_bytes(content)
     with pytest.raises(RoboAlignError, match=r"1/annotation.json: expected valid UTF-8 JSON"):
         convert(droid, tmp_path / "out")
+    results = convert(droid, tmp_path / "out", skip_bad=True)
+    assert (results["episodes"], results["skipped"]) == (4, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["droid", "out"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from roboalign_core.episodes.convert import VERB, ConvertConfig
 from roboalign_core.episodes.readers import choose_reader
 from roboalign_core.episodes.readers.archives import ArrayForm, array_names, read_arrays
 from roboalign_core.episodes.video import VideoCodec
-from roboalign_core.errors import RoboAlignError
+from roboalign_core.errors import MissingExtraError, RoboAlignError
 
 h5py = pytest.importorskip("h5py", reason="needs the extra hdf5")
 
@@ -320,6 +321,31 @@ def test_a_cut_file_of_demonstrations_is_refused(demos: Path, tmp_path: Path) ->
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(RoboAlignError, match=r"lift\.hdf5: expected a whole HDF5 file"):
         store_of(file, tmp_path / "out")
+
+
+@pytest.mark.parametrize("camera", [None, "agentview"])
+def test_a_cut_file_of_demonstrations_does_not_stop_the_others(
+    demos: Path, frames: np.ndarray, tmp_path: Path, camera: str | None
+) -> None:
+    file = demos / "lift.hdf5"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(RoboAlignError, match=r"lift\.hdf5: expected a whole HDF5 file"):
+        store_of(demos, tmp_path / "out", camera=camera)
+    results = dict(
+        VERB.run(ConvertConfig(str(demos), str(tmp_path / "out"), lossless=True, camera=camera, skip_bad=True))
+    )
+    assert (results["episodes"], list(results["detail"]["skipped"])) == (1, [str(file)])
+    assert "expected a whole HDF5 file" in results["detail"]["skipped"][str(file)]
+    [episode] = EpisodeStore.open(tmp_path / "out")
+    np.testing.assert_array_equal(episode.frames, frames)
+
+
+def test_without_h5py_no_file_of_demonstrations_counts_as_damaged(
+    demos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "roboalign\[hdf5\]"'):
+        store_of(demos, tmp_path / "out", skip_bad=True)
 
 
 # -- real data ------------------------------------------------------------------------------------------------------

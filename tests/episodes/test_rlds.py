@@ -17,7 +17,7 @@ from roboalign_core.episodes import EpisodeStore
 from roboalign_core.episodes.convert import VERB, ConvertConfig
 from roboalign_core.episodes.readers import Recording, choose_reader
 from roboalign_core.episodes.readers.rlds import episode_of_steps
-from roboalign_core.episodes.readers.rlds_layout import Layout, read_layout
+from roboalign_core.episodes.readers.rlds_layout import Layout, read_layout, read_splits
 from roboalign_core.errors import MissingExtraError, RoboAlignError
 
 PREFIX = "tensorflow_datasets.core.features"
@@ -296,6 +296,16 @@ def test_splits_that_make_no_sense_are_refused(folder: Path, split: Any, message
     (folder / "dataset_info.json").write_text(json.dumps({"splits": [split]}))
     with pytest.raises(RoboAlignError, match=rf"dataset_info\.json: {message}"):
         recordings(folder)
+
+
+def test_more_episodes_than_can_be_listed_are_refused(folder: Path) -> None:
+    splits = [{"name": name, "shardLengths": ["400000", "100000"]} for name in ("train", "val")]
+    (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    assert read_splits(folder) == {"train": 500_000, "val": 500_000}
+    splits[1]["shardLengths"] = ["999999999999"]
+    (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    with pytest.raises(RoboAlignError, match=r"json: shardLengths: expected at most 1000000 .* found 1000000499999"):
+        read_splits(folder)
 
 
 def test_records_that_are_fewer_or_damaged_are_refused(

@@ -334,7 +334,8 @@ def test_a_second_judge_is_compared_on_the_pairs_that_it_has_judged(tmp_path: Pa
     student = labels.copy()
     student[:, 5] = np.where(labels[:, 5] > 0, labels[:, 5] - 1, 1)  # one point off everywhere
     found = figures()
-    count = second_judge(found, scored(pairs, student), judged_by(tmp_path / "judge.parquet", theirs), len(pairs))
+    table = judged_by(tmp_path / "judge.parquet", theirs)
+    count = second_judge(found, scored(pairs, student), table, Benchmark(tmp_path, {}, pairs))
     assert count == 20
     assert found.values["labels_second_judge_spearman"] == pytest.approx(1)
     assert found.values["labels_second_judge_mae"] == 0
@@ -345,9 +346,10 @@ def test_a_second_judge_is_compared_on_the_pairs_that_it_has_judged(tmp_path: Pa
 
 
 def test_without_a_second_judge_its_figures_are_missing(tmp_path: Path) -> None:
-    found = figures()
-    assert second_judge(found, scored(varied(), scores_of(varied()).raw), None, 40) == 0
+    found, pairs = figures(), varied()
+    data, benchmark = scored(pairs, scores_of(pairs).raw), Benchmark(tmp_path, {}, pairs)
+    assert second_judge(found, data, None, benchmark) == 0
     assert not found.values
     assert "second_judge" in found.missing["second_judge_spearman"]
     with pytest.raises(RoboAlignError, match="judgements"):
-        second_judge(found, scored(varied(), scores_of(varied()).raw), str(tmp_path / "none.parquet"), 40)
+        second_judge(found, data, str(tmp_path / "none.parquet"), benchmark)

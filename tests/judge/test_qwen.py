@@ -50,6 +50,28 @@ def test_merged_it_says_the_same(run: Path, tmp_path: Path) -> None:
         merge_adapter(run / "model", out)
 
 
+def test_a_model_that_cannot_be_written_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *_: object, **__: object) -> None:
+        assert any(folder.glob("*.safetensors"))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("roboalign_core.judge.engine.write_trained_on", full)
+    with pytest.raises(OSError, match="No space left"):
+        merge_adapter(run / "model", tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_no_part_of_a_merged_model(run: Path, tmp_path: Path) -> None:
+    half = tmp_path / ".tmp-merged" / "model-00002-of-00002.safetensors"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    out = merge_adapter(run / "model", tmp_path / "merged")
+    assert half.name not in {path.name for path in out.iterdir()}
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_temperature_and_seed_decide_what_is_said(tiny_model: Path) -> None:
     engine, prompts = load_engine(str(tiny_model)), [build_prompt(toy_video(n), SHOWN) for n in (0, 1)]
     said = [engine.reply(prompts, 1.0, 12, seed) for seed in (1, 1, 2)]

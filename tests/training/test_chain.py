@@ -21,6 +21,7 @@ from roboalign_core.evaluation.swr import SwrStudyConfig
 from roboalign_core.evaluation.swr import study as swr_study
 from roboalign_core.evaluation.world_model import WorldModelStudyConfig, study
 from roboalign_core.files import read_json, write_json
+from roboalign_core.images import read_image
 from roboalign_core.planning import Planner, search_config
 from roboalign_core.planning.verb import PlanConfig
 from roboalign_core.planning.verb import run as plan
@@ -442,6 +443,20 @@ def test_plan_refuses_images_of_another_kind(model: Path, tmp_path: Path, mode: 
     with pytest.raises(RoboAlignError, match="8-bit RGB"):
         plan(PlanConfig(str(tmp_path / "frame.png"), "go left", world_model=str(model), out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    noise = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    np.testing.assert_array_equal(read_image(path), noise)
+    whole = path.read_bytes()
+    assert whole.count(b"IDAT") > 1
+    second = whole.rindex(b"IDAT")
+    for damaged in (whole[:-1000], whole[:second] + bytes(4) + whole[second + 4 :], whole[:20], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(RoboAlignError, match=r"frame\.png: expected a whole image file, found"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("instruction", ["", "  ", "fold the laundry"])

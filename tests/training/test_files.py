@@ -94,7 +94,7 @@ def test_json_is_strict(tmp_path: Path) -> None:
 def test_json_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(RoboAlignError, match=f"{tmp_path / 'absent.json'}: expected a JSON file, found nothing"):
         read_json(tmp_path / "absent.json")
-    for content in (b"", b"{", b"\xff\xfe{}", json.dumps({}).encode()[:1]):
+    for content in (b"", b"{", b"\xff\xfe{}", json.dumps({}).encode()[:1], b"[" * 100_000, b"1" * 5000):
         (tmp_path / "bad.json").write_bytes(content)
         with pytest.raises(RoboAlignError, match=r"bad\.json: expected valid UTF-8 JSON"):
             read_json(tmp_path / "bad.json")

@@ -25,10 +25,12 @@ from roboalign_core.episodes import AugmentationConfig
 from roboalign_core.errors import RoboAlignError
 from roboalign_core.evaluation.ranking import auc
 from roboalign_core.files import read_json
+from roboalign_core.judge import Judgement
+from roboalign_core.judge.table import JudgementTable
 from roboalign_core.reward import RewardModel
 from roboalign_core.reward.damages import Damaged
 from roboalign_core.reward.data import PairVideos, RewardData, read_judgements
-from roboalign_core.rubric import HIGHEST, KEYS
+from roboalign_core.rubric import HIGHEST, KEYS, Scores
 from roboalign_core.tensors import load_tensors
 from roboalign_core.training.checkpoints import Checkpoints, mean_weights
 from roboalign_core.training.loop import LoopConfig, Trainer
@@ -356,11 +358,31 @@ def test_a_teacher_s_scores_take_the_place_of_the_benchmark_s(toy: Benchmark, tm
     assert len(stage.data.identity) == 2
 
 
-def test_damaged_judgements_are_refused(tmp_path: Path) -> None:
-    good = np.ones((2, 6))
+def test_a_judge_s_table_belongs_to_the_pairs_that_it_saw(toy: Benchmark, tmp_path: Path) -> None:
+    reseeded = [replace(pair, instruction=f"{pair.instruction}!") for pair in toy.pairs]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "stores").symlink_to(toy.path / "stores")
+    other = finish(tmp_path / "other", reseeded, {})
+    scores = np.ones((len(toy.pairs), 6), np.float32)
+    about = {"model": "judge", "pairs": toy.info["sha256"]["pairs.parquet"]}
+    judged = JudgementTable(tmp_path / "judge.parquet", about)
+    judged.add(range(len(toy.pairs)), Judgement(Scores(scores), scores * 0, ((),) * len(toy.pairs)))
+    judged.finish()
+    assert len(read_judgements(judged.path, toy)) == len(toy.pairs)
+    with pytest.raises(RoboAlignError, match=r"judge\.parquet: expected judgements of the pairs of .*other \(SHA-256"):
+        read_judgements(judged.path, other)
+    for text, message in ((b"{", "expected JSON"), (b"[]", "expected an object"), (b"{}", r"another .* \(None\)")):
+        table = pq.read_table(judged.path).replace_schema_metadata({"roboalign.judge": text})
+        pq.write_table(table, tmp_path / "damaged.parquet")
+        with pytest.raises(RoboAlignError, match=rf"damaged\.parquet: .*{message}"):
+            read_judgements(tmp_path / "damaged.parquet", toy)
+
+
+def test_damaged_judgements_are_refused(toy: Benchmark, tmp_path: Path) -> None:
+    good, last = np.ones((2, 6)), len(toy.pairs) - 1
     for path, message in (
         (tmp_path / "none.parquet", "expected a table of judgements, found nothing"),
-        (judgements(tmp_path / "a.parquet", [0, 9], good), "number: expected 0 to 4, found 0 to 9"),
+        (judgements(tmp_path / "a.parquet", [0, 999], good), f"number: expected 0 to {last}, found 0 to 999"),
         (
             judgements(tmp_path / "b.parquet", [0, 1], good * 3),
             "manipulation_success of video 0: expected 0 to 2, found 3",
@@ -368,10 +390,10 @@ def test_damaged_judgements_are_refused(tmp_path: Path) -> None:
         (judgements(tmp_path / "c.parquet", [0, None], good), "expected the column number without empty cells"),
     ):
         with pytest.raises(RoboAlignError, match=message):
-            read_judgements(path, 5)
+            read_judgements(path, toy)
     (tmp_path / "d.parquet").write_text("PAR1")
     with pytest.raises(RoboAlignError, match="expected a readable parquet file"):
-        read_judgements(tmp_path / "d.parquet", 5)
+        read_judgements(tmp_path / "d.parquet", toy)
 
 
 # -- resume ---------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Recording:
 
     Attributes:
         name: where it lies, for messages.
-        camera: the name of its camera.
+        camera: the name of its camera; None where the file is too damaged to tell.
         action: what the columns of its actions mean.
         load: reads it; raises RoboAlignError if it is damaged or contradicts itself.
         has_rate: whether the source tells frames per second; otherwise they must be given to the conversion.
@@ -80,7 +80,7 @@ class Recording:
     """
 
     name: str
-    camera: str
+    camera: str | None
     action: ActionMeaning
     load: Callable[[], Episode]
     has_rate: bool = True

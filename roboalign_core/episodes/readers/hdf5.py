@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,14 @@ class Hdf5Reader:
         return any(True for _ in _files(path))
 
     def recordings(self, path: Path) -> Iterator[Recording]:
-        """One recording for each demonstration and camera, in the order of their numbers."""
+        """One recording for each demonstration and camera, in the order of their numbers; one for a damaged file."""
+        require("h5py", "hdf5")  # a package that is absent is no damage
         for file in sorted(_files(path)):
-            with _opened(file) as content:
-                found = [(demo, key) for demo in _demos(file, content) for key in _cameras(file, content, demo)]
+            try:
+                found = _listed(file)
+            except RoboAlignError as error:  # raised when it is loaded, where one damaged file does not stop the others
+                yield Recording(str(file), None, _ACTION, partial(_refused, error))
+                continue
             for demo, key in found:
                 camera = _CAMERA.fullmatch(key)
                 name = camera[1] if camera else key
@@ -92,6 +96,16 @@ def _opened(file: Path) -> Iterator[Any]:
             yield content
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise RoboAlignError(f"{file}: expected a whole HDF5 file, found: {error}") from error
+
+
+def _listed(file: Path) -> list[tuple[str, str]]:
+    """The demonstrations of a file, each with each of its cameras."""
+    with _opened(file) as content:
+        return [(demo, key) for demo in _demos(file, content) for key in _cameras(file, content, demo)]
+
+
+def _refused(error: RoboAlignError) -> NoReturn:
+    raise error
 
 
 def _group(file: Path, content: Any, name: str) -> Any:

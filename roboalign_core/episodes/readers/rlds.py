@@ -40,13 +40,13 @@ class RldsReader:
         """One recording for each episode and camera, split by split, in the order of the records."""
         for folder in sorted(_folders(path)):
             layout, splits = read_layout(folder), read_splits(folder)
-            records = _Records(folder)
+            records, meaning = _Records(folder), layout.meaning
             for split, count in splits.items():
                 for number in range(count):
                     for camera in layout.cameras:
                         name = f"{folder}: {split} {number}, {camera}"
                         load = partial(self._read, records, layout, split, number, camera, name)
-                        yield Recording(name, camera, layout.meaning, load, has_rate=False)
+                        yield Recording(name, camera, meaning, load, has_rate=False)
 
     def _read(self, records: _Records, layout: Layout, split: str, number: int, camera: str, name: str) -> Episode:
         return episode_of_steps(name, records.steps(split, number), layout, camera, self.name)

@@ -21,6 +21,7 @@ _INSTRUCTIONS = ("language_instruction", "natural_language_instruction", "instru
 _SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _MOST_WIDTH = 16384
 _MOST_DEPTH = 8
+_MOST_EPISODES = 10**6  # of all splits, which are listed before one is read
 
 Keys = tuple[str, ...]
 
@@ -90,7 +91,7 @@ def read_splits(folder: Path) -> dict[str, int]:
     """The splits in ``dataset_info.json`` with their numbers of episodes.
 
     Raises:
-        RoboAlignError: it is absent or damaged, or its files lie elsewhere.
+        RoboAlignError: it is absent or damaged, its files lie elsewhere, or there are too many episodes.
     """
     path = folder / SPLITS
     splits = read_document(path).get("splits")
@@ -104,6 +105,10 @@ def read_splits(folder: Path) -> dict[str, int]:
         if "/" in template or "\\" in template or ".." in template:
             raise RoboAlignError(f"{path}: split {name}: expected files in this folder, found {short(template)}")
         found[name] = sum(_whole(path, length) for length in lengths)
+    if sum(found.values()) > _MOST_EPISODES:
+        raise RoboAlignError(
+            f"{path}: shardLengths: expected at most {_MOST_EPISODES} episodes in all, found {sum(found.values())}"
+        )
     return found
 
 
