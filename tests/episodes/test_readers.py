@@ -160,7 +160,10 @@ def test_libero_is_turned_upright(demos: Path, frames: np.ndarray, tmp_path: Pat
 # -- bad input ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["../outside.mp4", "/etc/passwd", "videos/test/28.mp4", 5])
+TOO_LONG = "v" * 300 + ".mp4"  # for a file system
+
+
+@pytest.mark.parametrize("target", ["../outside.mp4", "/etc/passwd", "videos/test/28.mp4", TOO_LONG, "a\0b.mp4", 5])
 def test_a_video_outside_the_source_is_not_read(
     language_table: Path, frames: np.ndarray, tmp_path: Path, target: object
 ) -> None:

@@ -89,6 +89,6 @@ def _video(root: Path, file: Path, content: dict[str, Any]) -> Path:
         if not folder.is_relative_to(inside):
             break
         video = Path(os.path.normpath(folder / named))
-        if video.is_relative_to(inside) and video.is_file():
+        if video.is_relative_to(inside) and os.path.isfile(video):  # false of a name that no file can have, too
             return video
     raise RoboAlignError(f"{file}: video_path: expected a video below {root}, found nothing at {named!r}")
