@@ -70,8 +70,9 @@ def test_the_settings_are_those_of_the_loss() -> None:
     context[:, :, 4:] = frames[:, :, 4:]
     weight = saliency(frames, context, 3.0, 7.0)
     assert not torch.allclose(weight, saliency(frames, context, 7.0, 3.0))
-    found = ReconstructionConfig(foreground=3.0, motion=7.0, squared=2.0, edges=0.25).drawing_loss(drawn, frames, context)
-    torch.testing.assert_close(found, reconstruction_loss(drawn, frames, weight, 2.0, 0.25))
+    config = ReconstructionConfig(foreground=3.0, motion=7.0, squared=2.0, edges=0.25)
+    expected = reconstruction_loss(drawn, frames, weight, 2.0, 0.25)
+    torch.testing.assert_close(config.drawing_loss(drawn, frames, context), expected)
 
 
 class TwoApart:
