@@ -56,11 +56,11 @@ def test_errors_and_edges_are_weighted() -> None:
     target, weight = torch.rand(1, 3, 4, 4), torch.ones(1, 1, 4, 4)
     predicted = target.clone()
     predicted[0, 1, 1, 2] += 0.5
-    weight[0, 0, 1, 2] = 2.0
+    weight[0, 0, 1, 2:], weight[0, 0, 2, 2] = torch.tensor([2.0, 3.0]), 5.0
     pixels = 2 * (0.5 + 4.0 * 0.25) / 48
-    sides = (2 * 0.5 + 1 * 0.5) / 36  # the edge to the pixel weighs as the pixel, the one after it as the next
+    sides = ((2 + 3) * 0.5 + (2 + 5) * 0.5) / 36  # an edge weighs as the pixel to the right of it, or below
     assert reconstruction_loss(predicted, target, weight, 4.0, 0.0).item() == pytest.approx(pixels)
-    assert reconstruction_loss(predicted, target, weight, 4.0, 0.25).item() == pytest.approx(pixels + 0.25 * 2 * sides)
+    assert reconstruction_loss(predicted, target, weight, 4.0, 0.25).item() == pytest.approx(pixels + 0.25 * sides)
 
 
 def test_the_settings_are_those_of_the_loss() -> None:
