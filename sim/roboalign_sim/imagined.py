@@ -21,6 +21,7 @@ from roboalign_sim.actions import checked_action
 Frame = npt.NDArray[np.uint8]
 _TASK = [KEYS.index("instruction_following"), KEYS.index("manipulation_success")]
 _SUCCESS = KEYS.index("manipulation_success")
+_ROUNDING = 1e-6
 
 
 class Scorer(Protocol):
@@ -49,7 +50,8 @@ class ImaginedEnv(gym.Env[Frame, npt.NDArray[np.float32]]):
         order: of decoding.
 
     Raises:
-        RoboAlignError: an argument makes no sense, or the model's actions are not in [-1, 1].
+        RoboAlignError: an argument makes no sense, or the range of the model's actions says that not all of them are in
+            [-1, 1].
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as gymnasium declares it
@@ -71,6 +73,7 @@ class ImaginedEnv(gym.Env[Frame, npt.NDArray[np.float32]]):
             )
         if not len(starts):
             raise RoboAlignError("imagined: expected at least one start, found none")
+        _check_range(world_model.config.action_low, world_model.config.action_high)
         self.world_model, self.reward_model, self._starts = world_model, reward_model, starts
         self.max_steps, self.terminate_on_success, self._believed = max_steps, terminate_on_success, success
         height, width = world_model.config.image_size
@@ -134,6 +137,21 @@ class ImaginedEnv(gym.Env[Frame, npt.NDArray[np.float32]]):
             "progress": self._value,
             "scores": dict(zip(KEYS, map(float, scores), strict=True)),
         }
+
+
+def _check_range(low: Sequence[float], high: Sequence[float]) -> None:
+    """Actions in [-1, 1] have a range in there, or of ±1 around a component that never changes (see ActionBinner.fit).
+
+    Raises:
+        RoboAlignError: a component has another range.
+    """
+    for component, (first, last) in enumerate(zip(low, high, strict=True)):
+        constant = abs(last - first - 2) < _ROUNDING and abs(first + last) / 2 <= 1 + _ROUNDING
+        if max(-first, last) > 1 + _ROUNDING and not constant:
+            raise RoboAlignError(
+                f"imagined: world model: expected actions in [-1, 1], found component {component} from {first:g} "
+                f"to {last:g}"
+            )
 
 
 def _value(scores: npt.NDArray[np.float32]) -> float:

@@ -277,7 +277,7 @@ def test_interruption(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         (["train", "data=[x]", "loop.device=abacus"], "device: expected one that torch can use here, found 'abacus'"),
         (["train", "data=[x]", "model.dynamics.heads=7"], "dynamics dim: expected a multiple of 14"),
         (["train", "data=[x]", "augmentation.hue=2"], "augmentation.hue"),
-        (["train", "data=[x]"], "x"),
+        (["train", "data=[x]"], "x/meta/info.json: expected a JSON file, found nothing there"),
         (["train", "stage=dynamics", "data=[x]", "world_model=./nowhere"], "model './nowhere'"),
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",

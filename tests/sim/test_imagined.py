@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,37 @@ def test_impossible_settings_and_actions_are_refused(world_model: WorldModel, st
     for action in (np.full(3, np.nan), np.zeros(2), np.full(3, 2.0)):
         with pytest.raises(RoboAlignError, match="action: expected"):
             env.step(action)
+
+
+def with_range(model: WorldModel, low: list[float], high: list[float]) -> WorldModel:
+    return WorldModel(replace(model.config, action_low=low, action_high=high), model.tokenizer, model.dynamics)
+
+
+@pytest.mark.parametrize(
+    ("component", "low", "high"),
+    [(1, -3.2, 3.2), (0, -1.0, 1.5), (2, -1.01, 1.0), (2, 0.0, 2.5), (1, 2.0, 4.0)],
+    ids=["radians", "too far up", "too far down", "from nothing", "constant beyond"],
+)
+def test_models_of_actions_beyond_one_are_refused(
+    world_model: WorldModel, start: tuple[np.ndarray, str], component: int, low: float, high: float
+) -> None:
+    lows, highs = [-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]
+    lows[component], highs[component] = low, high
+    message = rf"world model: expected actions in \[-1, 1\], found component {component} from {low:g} to {high:g}"
+    with pytest.raises(RoboAlignError, match=message):
+        ImaginedEnv(with_range(world_model, lows, highs), LongerIsBetter(5), [start])
+
+
+def test_models_of_some_actions_up_to_one_are_taken(world_model: WorldModel, start: tuple[np.ndarray, str]) -> None:
+    """Ranges leave out the rarest actions, and are ±1 around a component that never changed."""
+    narrow = with_range(world_model, [-0.97, -1.0, 0.0], [0.95, 1.0000001, 2.0])  # the last one was always 1
+    env = ImaginedEnv(narrow, LongerIsBetter(5), [start])
+    env.reset(seed=0)
+    env.step(np.array([1.0, -1.0, 1.0], np.float32))
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_every_bundled_model_is_an_environment(name: str, start: tuple[np.ndarray, str]) -> None:
+    env = ImaginedEnv(WorldModel.from_pretrained(name), LongerIsBetter(5), [start])
+    frame, _ = env.reset(seed=0)
+    assert env.step(np.zeros(env.action_space.shape, np.float32))[0].shape == frame.shape

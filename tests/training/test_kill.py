@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from killed import killed_before
 
 from roboalign_core import cli
 from roboalign_core.errors import RoboAlignError
@@ -37,20 +36,12 @@ def command(store: Path, out: Path) -> list[str]:
     return ["train", "stage=tokenizer", f"data=[{store}]", f"out={out}", *TINY, *RUN]
 
 
-def start(store: Path, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "roboalign_core.cli", *command(store, out)],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+def run(store: Path, out: Path, before: str = "") -> int:
+    """Train in a process of its own; returns its exit code."""
+    program = before + "from roboalign_core import cli\nsys.exit(cli.main(sys.argv[1:]))\n"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", f"import sys\n{program}", *command(store, out)]
+    return subprocess.run(arguments, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
 
 
 def logged(out: Path) -> int:
@@ -76,18 +67,16 @@ def assert_whole(out: Path) -> list[str]:
 @pytest.mark.timeout(900)
 def test_a_real_run_survives_being_killed(store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "killed"
-    process = start(store, out)
-    kill_when(process, lambda: logged(out) == 2)  # before the first checkpoint
+    assert run(store, out, killed_before("open", r"metrics\.jsonl\|a", 3)) == -signal.SIGKILL
+    assert logged(out) == 2  # before the first checkpoint
     assert assert_whole(out) == []
-    process = start(store, out)
-    kill_when(process, lambda: any((out / "checkpoints").glob(".tmp-*/model.safetensors")))  # while it saves
-    assert assert_whole(out) in ([], ["step-00000003"])
-    process = start(store, out)
-    kill_when(process, lambda: logged(out) == 11)  # between two checkpoints
-    names = assert_whole(out)
-    assert names[-1] == "step-00000009"
-    process = start(store, out)
-    assert process.wait() == 0
+    assert run(store, out, killed_before("os.rename", r"\|.*/optimizer\.safetensors", 1)) == -signal.SIGKILL
+    assert list((out / "checkpoints").glob(".tmp-*/model.safetensors"))  # while it saves
+    assert assert_whole(out) == []
+    assert run(store, out, killed_before("open", r"metrics\.jsonl\|a", 12)) == -signal.SIGKILL
+    assert logged(out) == 11  # between two checkpoints
+    assert assert_whole(out) == ["step-00000006", "step-00000009"]
+    assert run(store, out) == 0
     assert assert_whole(out) == ["step-00000021", "step-00000024"]
     assert logged(out) == 24
     assert not list(out.rglob("*.tmp*"))

@@ -52,6 +52,32 @@ def test_observing_replaces_what_was_imagined(model: WorldModel, frame: np.ndarr
     assert not np.array_equal(walk(session, actions[2]), after)
 
 
+@pytest.mark.parametrize("model", [(2, 1)], indirect=True, ids=["two context frames"])
+def test_without_a_step_in_between_a_frame_takes_the_place_of_the_one_seen_before(
+    model: WorldModel, frame: np.ndarray, actions: np.ndarray
+) -> None:
+    """So that the context has no frame twice, or of one moment two."""
+    before, second, third = 255 - frame, np.flip(frame, 1).copy(), np.flip(frame, 0).copy()
+    session, fresh = model.session(), model.session()
+
+    def is_as_after(seen: np.ndarray, earlier: np.ndarray) -> bool:
+        fresh.reset(seen, seen=[earlier])
+        return np.array_equal(after, walk(fresh, actions[0]))
+
+    session.reset(frame, seen=[before])
+    assert session.observe(second).shape == (0, 32, 32, 3)
+    after = walk(session, actions[0])
+    assert is_as_after(second, before)
+    assert not is_as_after(second, frame)
+    session.reset(frame)
+    session.step(actions[1, 0])
+    session.observe(second)
+    session.observe(third)
+    after = walk(session, actions[0])
+    assert is_as_after(third, frame)
+    assert not is_as_after(third, second)
+
+
 def test_sessions_of_one_model_do_not_mix(model: WorldModel, frame: np.ndarray, actions: np.ndarray) -> None:
     first, second = model.session(), model.session()
     first.reset(frame)
