@@ -42,7 +42,7 @@ class ClosedLoopConfig:
         policies: of ``planner``, ``progress``, ``student``, ``both`` (the planner with that objective), ``oracle`` (the
             true simulator in place of the world model), ``random``, ``expert``. Each is compared with those after it.
         episodes: episodes of each policy, on the same scenes.
-        replan_every: steps that are taken of a plan.
+        replan_every: steps that are taken of a plan, at most its horizon.
         order: decoding order.
         seed: of the first scene; the training episodes have other seeds.
         planner: method and settings of planners and oracle.
@@ -58,6 +58,16 @@ class ClosedLoopConfig:
     seed: int = 100_000
     planner: Any = field(default_factory=lambda: {"name": "cem"})
     objective: Any = field(default_factory=lambda: {"name": "progress"})
+
+    def __post_init__(self) -> None:
+        for name, low in (("episodes", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise RoboAlignError(f"study.{name}: expected at least {low}, found {getattr(self, name)}")
+        horizon = search_config(self.planner).horizon
+        if not 1 <= self.replan_every <= horizon:
+            raise RoboAlignError(
+                f"study.replan_every: expected 1 to the planner's horizon ({horizon}), found {self.replan_every}"
+            )
 
 
 class ImaginationPlanner:
@@ -137,7 +147,7 @@ def _policy(name: str, config: ClosedLoopConfig, env: Any) -> Policy:
     if name == "planner" or name in OBJECTIVES:
         objective = objective_config(config.objective)
         if name != "planner":
-            objective = replace(objective, name=name)
+            objective = objective_config({**config.objective, "name": name})  # the usual weights are those of the name
         model = WorldModel.from_pretrained(config.world_model)
         judge = load_objective(objective, model, config.world_model)
         server = ImaginationServer(model, judge, cast(Order, config.order))

@@ -9,9 +9,11 @@ import torch
 from toy_world import save_world_model, toy_student
 
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import Objective, ObjectiveConfig, load_objective
 from roboalign_core.reward.model import FOLDER
 from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
-from roboalign_sim.study import ClosedLoopConfig, study
+from roboalign_core.world_model import WorldModel
+from roboalign_sim.study import ClosedLoopConfig, _policy, study
 from roboalign_sim.tasks import INSTRUCTIONS
 
 CEM = {"name": "cem", "candidates": 4, "horizon": 3, "iterations": 1, "elites": 2}
@@ -52,3 +54,22 @@ def test_the_policy_planner_has_the_objective_of_the_settings(model: Path) -> No
     config.objective = "student"
     with pytest.raises(RoboAlignError, match=r"objective@study.objective=NAME"):
         study(config, "unused")
+
+
+def test_a_policy_named_after_an_objective_has_that_one_and_the_other_settings(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ObjectiveConfig] = []
+
+    def note(config: ObjectiveConfig, world_model: WorldModel, beside: str) -> Objective:
+        asked.append(config)
+        return load_objective(config, world_model, beside)
+
+    monkeypatch.setattr("roboalign_sim.study.load_objective", note)
+    for chosen in ("progress", "both"):
+        config = ClosedLoopConfig(world_model=str(model), planner=CEM, objective={"name": chosen, "finalists": 3})
+        for name in ("planner", "progress", "student", "both"):
+            _policy(name, config, None)
+        names = (chosen, "progress", "student", "both")
+        assert asked == [ObjectiveConfig(name, finalists=3) for name in names], "usual weights are those of the name"
+        asked.clear()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from roboalign_core.errors import RoboAlignError
-from roboalign_core.planning import CEMConfig
+from roboalign_core.planning import CEMConfig, SearchConfig, SearchResult
+from roboalign_sim.oracle import OraclePlanner, shifted
 from roboalign_sim.study import ClosedLoopConfig, ImaginationPlanner, study
 
 CEM = CEMConfig(candidates=8, horizon=4, iterations=1, elites=2)
+FRAME = np.zeros((64, 64, 3), np.uint8)
 
 
 class Compass:
@@ -26,6 +30,20 @@ class Compass:
 
     def score(self, actions: np.ndarray) -> np.ndarray:
         return actions[:, :, 0].sum(1)
+
+
+class Counting:
+    """Stands in for a search: its first plan counts 1, 2, 3, …, the next one 11, 12, 13, …"""
+
+    def __init__(self, config: SearchConfig, action_dim: int) -> None:
+        self.config, self.action_dim = config, action_dim
+        self.starts: list[list[float] | None] = []
+
+    def optimise(self, evaluate: object, warm_start: np.ndarray | None = None) -> SearchResult:
+        steps = np.arange(1, self.config.horizon + 1, dtype=np.float32) + 10 * len(self.starts)
+        self.starts.append(None if warm_start is None else warm_start[:, 0].tolist())
+        plan = np.repeat(steps[:, None], self.action_dim, axis=1)
+        return SearchResult(plan, 0.0, np.zeros(1, np.float32), (0.0,))
 
 
 def test_expert_beats_random_on_the_same_scenes() -> None:
@@ -52,11 +70,61 @@ def test_planner_looks_again_after_so_many_steps() -> None:
     server = Compass()
     planner = ImaginationPlanner(server, CEM, 3, replan_every=2)  # type: ignore[arg-type]
     planner.reset(0)
-    frame = np.zeros((64, 64, 3), np.uint8)
-    actions = [planner.act(frame, {"instruction": "go"}) for _ in range(5)]
+    actions = [planner.act(FRAME, {"instruction": "go"}) for _ in range(5)]
     assert server.calls == ["reset go", "observe", "observe", "observe", "observe"], "an objective may want every frame"
     assert np.mean([action[0] for action in actions]) > 0.2
     assert len(planner.seconds) == 3
+
+
+@pytest.mark.parametrize("kind", ["study", "oracle"])
+@pytest.mark.parametrize(
+    ("every", "actions", "starts"),
+    [(2, [1, 2, 11, 12, 21], [None, [3, 4, 0, 0], [13, 14, 0, 0]]), (4, [1, 2, 3, 4, 11], [None, [0, 0, 0, 0]])],
+)
+def test_steps_of_a_plan_are_taken_in_turn_and_the_rest_starts_the_next_search(
+    monkeypatch: pytest.MonkeyPatch, kind: str, every: int, actions: list[float], starts: list[list[float] | None]
+) -> None:
+    searches: list[Counting] = []
+
+    def make(config: SearchConfig, action_dim: int) -> Counting:
+        searches.append(Counting(config, action_dim))
+        return searches[-1]
+
+    monkeypatch.setattr(f"roboalign_sim.{kind}.make_search", make)
+    planners = {
+        "study": ImaginationPlanner(Compass(), CEM, 3, every),  # type: ignore[arg-type]
+        "oracle": OraclePlanner(None, CEM, every),  # type: ignore[arg-type]
+    }
+    planner = planners[kind]
+    for seed in (5, 6):
+        planner.reset(seed)
+        assert [planner.act(FRAME, {"instruction": "go"})[0] for _ in range(5)] == actions
+        assert searches[-1].starts == starts, "an episode inherits nothing"
+    assert [search.config.seed for search in searches] == [5, 6]
+
+
+def test_what_is_left_of_a_plan_ends_in_rest() -> None:
+    plan = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
+    np.testing.assert_array_equal(shifted(plan, 0), plan)
+    np.testing.assert_array_equal(shifted(plan, 3), [[7, 8], [0, 0], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(shifted(plan, 4), np.zeros((4, 2)))
+    assert shifted(plan, 3).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replan_every": 0}, r"study\.replan_every: expected 1 to the planner's horizon \(6\), found 0"),
+        ({"replan_every": 7}, r"study\.replan_every: expected 1 to the planner's horizon \(6\), found 7"),
+        ({"planner": {"name": "icem", "horizon": 2}}, r"study\.replan_every: .* horizon \(2\), found 3"),
+        ({"episodes": 0}, r"study\.episodes: expected at least 1, found 0"),
+        ({"seed": -1}, r"study\.seed: expected at least 0, found -1"),
+        ({"planner": "cem"}, r"planner@study\.planner=NAME"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RoboAlignError, match=message):
+        ClosedLoopConfig(**changes)
 
 
 def test_unknown_policy_is_refused() -> None:
