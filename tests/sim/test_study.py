@@ -96,10 +96,10 @@ def test_steps_of_a_plan_are_taken_in_turn_and_the_rest_starts_the_next_search(
         "oracle": OraclePlanner(None, CEM, every),  # type: ignore[arg-type]
     }
     planner = planners[kind]
-    for seed in (5, 6):
+    for seed in (5, 6):  # an episode inherits nothing from the one before
         planner.reset(seed)
         assert [planner.act(FRAME, {"instruction": "go"})[0] for _ in range(5)] == actions
-        assert searches[-1].starts == starts, "an episode inherits nothing"
+        assert searches[-1].starts == starts
     assert [search.config.seed for search in searches] == [5, 6]
 
 

@@ -9,26 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from roboalign_core.benchmarks import session
 from roboalign_core.benchmarks.verb import BenchConfig
 from roboalign_core.benchmarks.verb import run as bench
+from roboalign_core.episodes import EpisodeStore
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.evaluation.metrics import psnr
 from roboalign_core.evaluation.rollout import RolloutConfig
 from roboalign_core.evaluation.rollout import run as rollout
 from roboalign_core.evaluation.swr import SwrStudyConfig
 from roboalign_core.evaluation.swr import study as swr_study
-from roboalign_core.evaluation.world_model import WorldModelStudyConfig, study
+from roboalign_core.evaluation.world_model import WorldModelStudyConfig, _derangement, study
 from roboalign_core.files import read_json, write_json
 from roboalign_core.images import read_image
-from roboalign_core.planning import Planner, search_config
+from roboalign_core.planning import Plan, Planner, search_config
 from roboalign_core.planning.verb import PlanConfig
 from roboalign_core.planning.verb import run as plan
 from roboalign_core.reward import ProgressModel
+from roboalign_core.reward.progress import ProgressConfig, ProgressHead
 from roboalign_core.training.bundle import BundleConfig, _check_order, bundle
 from roboalign_core.training.verb import TrainConfig, train
 from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.rollout import Mode, Order
 
 PROVENANCE = {"command": "roboalign train …", "seed": 0, "git": "x", "machine": "a machine", "versions": {}}
 
@@ -57,6 +62,22 @@ def model(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, Path], store
     assert figures["parts"] == 3
     assert figures["size_mb"] > 0
     return out
+
+
+@pytest.fixture(scope="module")
+def two_frames(tmp_path_factory: pytest.TempPathFactory, new_world_model: Callable[..., Path]) -> Path:
+    """Random weights, with a context of two frames, so that what was seen before matters, and a head."""
+    folder = new_world_model(tmp_path_factory.mktemp("two_frames"), seed=1, context_frames=2)
+    sizes = {"cells": 32, "channels": 32, "dim": 32, "width": 16, "slots": 2, "hidden": 16}
+    config = ProgressConfig(["go left", "go right"], ["x", "y"], **sizes)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        head = ProgressHead(config)
+        for parameter in head.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)  # otherwise what the frames show would hardly matter
+    ProgressModel(config, head).save_pretrained(folder)
+    return folder
 
 
 def study_config(model: Path, store: Path) -> WorldModelStudyConfig:
@@ -187,6 +208,42 @@ def test_world_model_study_measures_what_it_says(model: Path, store: Path, tmp_p
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_gaps_are_what_the_actions_of_another_episode_and_none_at_all_cost(
+    world_model: Path, store: Path, tmp_path: Path
+) -> None:
+    config = WorldModelStudyConfig(
+        world_model=str(world_model), data=str(store), episodes=4, horizons=[5], order="frame", batch=1, videos=1
+    )
+    figures = study(config, str(tmp_path))
+    model, episodes = WorldModel.from_pretrained(world_model), [EpisodeStore.open(store)[index] for index in range(4)]
+
+    def psnr_db(actions: list[np.ndarray]) -> float:
+        imagined = [
+            model.rollout(episode.frames[0], each[None, :5], "plain", order="frame").frames[0, -1]
+            for episode, each in zip(episodes, actions, strict=True)
+        ]
+        return float(psnr(np.stack(imagined), np.stack([episode.frames[5] for episode in episodes])).mean())
+
+    own = [episode.actions for episode in episodes]
+    for name, actions in (
+        ("action_gap", [own[index] for index in _derangement(4, 0)]),
+        ("idle_gap", [np.zeros_like(each) for each in own]),
+    ):
+        gap = psnr_db(own) - psnr_db(actions)
+        assert figures[f"{name}_h5_db"] == pytest.approx(gap, abs=1e-6)
+        assert abs(gap) > 1e-3, "actions matter to this model"
+
+
+@pytest.mark.parametrize("count", [2, 3, 16])
+def test_each_episode_gets_the_actions_of_another(count: int) -> None:
+    for seed in range(20):
+        other = _derangement(count, seed)
+        assert sorted(other) == list(range(count))
+        assert (other != np.arange(count)).all()
+    if count == 16:
+        assert len({tuple(_derangement(count, seed)) for seed in range(20)}) == 20
+
+
 def test_world_model_study_compares_with_a_baseline(model: Path, store: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(study_config(model, store), baseline=str(model), baseline_order="frame")
     same = study(config, str(tmp_path))
@@ -232,6 +289,7 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
     # 16 context tokens, then 4 of a frame and 2 of its action: a window of two frames holds no more than two steps.
     assert figures["swr_w2_peak_tokens"] == 16 + 2 * 6
     assert figures["swr_w4_peak_tokens"] == 16 + 4 * 6
+    assert figures["frozen_peak_tokens"] == 16 + 3 * 6
     assert figures["plain_peak_tokens"] == 16 + 5 * 6
     assert all(figures[f"{name}_frame_ms"] > 0 for name in ("plain", "frozen", "swr_w2", "swr_w4"))
     window = int(figures["window"])
@@ -250,6 +308,37 @@ def test_swr_study_compares_on_the_same_episodes(model: Path, store: Path, tmp_p
         gain = figures[f"swr_vs_{baseline}_h11_perceptual_gain_pct"]
         assert gain == pytest.approx(100 * (theirs - ours) / theirs, abs=1e-6)
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_swr_study_rolls_each_variant_out_in_its_own_way(world_model: Path, store: Path, tmp_path: Path) -> None:
+    config = SwrStudyConfig(
+        world_model=str(world_model), data=str(store), episodes=2, windows=[2], horizons=[4, 11], batch=1, videos=1
+    )
+    figures = swr_study(config, str(tmp_path))
+    model, episodes = WorldModel.from_pretrained(world_model), [EpisodeStore.open(store)[index] for index in range(2)]
+    variants: list[tuple[str, Mode, int]] = [
+        ("plain", "plain", 5),
+        ("frozen", "frozen", 3),
+        ("swr_w2", "swr", 2),
+        ("swr_w3", "swr", 3),
+    ]
+    values: dict[str, np.ndarray] = {}
+    for name, mode, window in variants:
+        pairs = [
+            (model.rollout(each.frames[0], each.actions[None, :11], mode, window, "frame").frames[0], each.frames[1:])
+            for each in episodes
+        ]
+        for horizon in (4, 11):
+            found = values[name] = np.array(
+                [psnr(imagined[horizon - 1], real[horizon - 1]) for imagined, real in pairs]
+            )
+            assert figures[f"{name}_h{horizon}_psnr_db"] == pytest.approx(found.mean(), abs=1e-6)
+    means = sorted(found.mean() for found in values.values())
+    assert np.diff(means).min() > 1e-3, "no variant is another one on this model"
+    for name in ("swr_w2", "swr_w3"):
+        for baseline in ("plain", "frozen"):
+            difference = (values[name] - values[baseline]).mean()
+            assert figures[f"{name}_minus_{baseline}_h11_psnr_db"] == pytest.approx(difference, abs=1e-6)
 
 
 def test_figures_do_not_depend_on_how_finely_curves_are_drawn(model: Path, store: Path, tmp_path: Path) -> None:
@@ -371,6 +460,54 @@ def test_rollout_along_recorded_actions_writes_a_video(model: Path, store: Path,
     )
     assert {f"{mode}_psnr_db" for mode in modes} <= figures.keys()
     assert (tmp_path / "episode_00002.mp4").stat().st_size > 1000
+
+
+def test_rollout_begins_where_it_is_told_and_knows_what_was_seen_before(
+    two_frames: Path, store: Path, tmp_path: Path
+) -> None:
+    config = RolloutConfig(str(store), out=str(tmp_path), world_model=str(two_frames), episodes=[2], start=3, horizon=4)
+    figures = rollout(dataclasses.replace(config, modes=["swr"], window=2, order="frame"))
+    model, episode = WorldModel.from_pretrained(two_frames), EpisodeStore.open(store)[2]
+    frame, actions, later = episode.frames[3], episode.actions[None, 3:7], episode.frames[4:8]
+
+    def psnr_db(window: int = 2, order: Order = "frame", first: int = 0) -> float:
+        seen = list(episode.frames[first:3])
+        return float(psnr(model.rollout(frame, actions, "swr", window, order, seen=seen).frames[0], later).mean())
+
+    assert figures["swr_psnr_db"] == pytest.approx(psnr_db(), abs=1e-6)
+    assert figures["copy_psnr_db"] == pytest.approx(psnr(np.broadcast_to(frame, later.shape), later).mean(), abs=1e-6)
+    for other in (psnr_db(window=3), psnr_db(order="token"), psnr_db(first=3)):
+        assert abs(other - figures["swr_psnr_db"]) > 1e-3, "each of the settings matters to this model"
+
+
+def test_plan_knows_the_reference_and_what_was_seen_since(two_frames: Path, store: Path, tmp_path: Path) -> None:
+    frames, paths = EpisodeStore.open(store)[2].frames[:4], [str(tmp_path / f"{index}.png") for index in range(4)]
+    for frame, path in zip(frames, paths, strict=True):
+        Image.fromarray(frame).save(path)
+    search = {"name": "cem", "candidates": 6, "horizon": 3, "iterations": 2, "elites": 2}
+    settings = PlanConfig(
+        paths[3],
+        "go left",
+        reference=paths[0],
+        seen=paths[1:3],
+        world_model=str(two_frames),
+        out=str(tmp_path / "plan"),
+        planner=search,
+    )
+    figures = plan(settings)
+    model, head = WorldModel.from_pretrained(two_frames), ProgressModel.from_pretrained(two_frames)
+
+    def planned(reference: int | None, *seen: int) -> Plan:
+        start = None if reference is None else frames[reference]
+        return Planner(model, head, search_config(search)).plan(
+            frames[3], "go left", start, seen=[frames[index] for index in seen]
+        )
+
+    expected = planned(0, 1, 2)
+    assert figures["score"] == pytest.approx(expected.score, abs=1e-6)
+    np.testing.assert_allclose(figures["detail"]["actions"], expected.actions, atol=1e-6)
+    for other in (planned(None), planned(0), planned(1, 1, 2), planned(0, 2, 1)):
+        assert abs(other.score - expected.score) > 1e-3, "the reference and the frames seen matter to this model"
 
 
 def test_rollout_and_plan_from_one_image(model: Path, tmp_path: Path) -> None:
