@@ -16,6 +16,7 @@ from roboalign_core.episodes import (
     FrameCache,
     StoreSpec,
     split_episodes,
+    video,
 )
 from roboalign_core.episodes.augment import augment
 from roboalign_core.errors import RoboAlignError
@@ -197,16 +198,19 @@ def test_splits_are_by_episode_and_stay_when_the_store_grows():
             split_episodes(count, share, seed=0)
 
 
-def test_speed_is_far_above_what_training_needs(tmp_path, make_episode):
-    """The targets are 3000 and 2000 frames/s on a free core; a third tells a slow path from a busy machine."""
+def test_a_cache_costs_about_one_decoding_and_clips_next_to_nothing(tmp_path, make_episode):
+    """In time of the processor, against the decoder's on the same machine: seeking every frame costs five of these."""
     episodes = [make_episode(seed, length=100) for seed in range(10)]
     store = EpisodeStore.create(tmp_path / "s", StoreSpec.like(episodes[0]))
     store.append(episodes)
-    started = time.process_time()
-    cache = FrameCache.open_or_build(store, progress=False)
-    assert store.frames / (time.process_time() - started) > 1000
-    sampler = ClipSampler(cache, ClipConfig(8, 1, PLAIN))
-    started = time.process_time()
-    for _ in range(20):
-        sampler.sample(32)
-    assert 20 * 32 * 8 / (time.process_time() - started) > 700
+
+    def seconds(work):
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+
+    decoding = seconds(lambda: [frame.shape for frame in video.decode(store.file("video", 0))])
+    assert seconds(lambda: FrameCache.open_or_build(store, progress=False)) < 3 * decoding
+    sampler = ClipSampler(FrameCache.open_or_build(store, progress=False), ClipConfig(8, 1, PLAIN))
+    drawing = seconds(lambda: [sampler.sample(32) for _ in range(20)])
+    assert drawing / (20 * 32 * 8) < 0.1 * decoding / store.frames

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from roboalign_core.files import read_json, write_json
 from roboalign_core.judge import ReplyError, ServerConfig, ServerJudge, Video
 from roboalign_core.judge.budget import BudgetConfig, BudgetError
 from roboalign_core.judge.chat import SamplingConfig
+from roboalign_core.judge.http import ChatClient
 from roboalign_core.judge.retry import RetryConfig
 
 pytest.importorskip("httpx2", reason="the extra judge is not installed")
@@ -370,15 +373,36 @@ def test_a_line_that_was_cut_is_opened_anew(server: ChatServer, videos: list[Vid
     assert len(server.requests) == 4
 
 
-def test_one_thread_s_retry_after_holds_all(server: ChatServer, videos: list[Video]) -> None:
-    server.answers = [GOOD, Answer({}, status=429, headers={"Retry-After": "1"})]
-    server.answer = lambda body: replace(GOOD, pause=0.02)
+def test_one_thread_s_retry_after_holds_all(
+    server: ChatServer, videos: list[Video], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of four requests are answered after the client has read that of the fourth, which asks for a pause."""
+    asked: list[float] = []
+    together, known = threading.Barrier(4, timeout=20), threading.Event()
+    numbers, hold = itertools.count(), ChatClient._hold
+
+    def note(client: ChatClient, seconds: float) -> None:
+        asked.append(time.monotonic())
+        hold(client, seconds)
+        known.set()
+
+    def answer(body: dict[str, Any]) -> Answer:
+        number = next(numbers)
+        if number < 4:
+            together.wait()
+        if number == 0:
+            return Answer({}, status=429, headers={"Retry-After": "1"})
+        known.wait(20)
+        return GOOD
+
+    monkeypatch.setattr(ChatClient, "_hold", note)
+    server.answer = answer
     judge(server, sampling=SamplingConfig(samples=10), concurrency=4).judge(videos)
     times = sorted(request["time"] for request in server.requests)
     assert len(times) == 21
-    longest = int(np.diff(times).argmax())
-    assert times[longest + 1] - times[longest] > 0.6
-    assert longest < 10  # of 21: those that were under way when it came
+    assert len(asked) == 1
+    assert times[3] < asked[0]
+    assert times[4] >= asked[0] + 1
 
 
 def test_retry_after_is_honoured(server: ChatServer, videos: list[Video]) -> None:

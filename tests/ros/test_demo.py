@@ -103,16 +103,18 @@ def config(out: Path, **changes: Any) -> DemoConfig:
 def test_demo_from_start_to_report(tmp_path: Path) -> None:
     results = run(config(tmp_path, episodes=3), DOTS)
     assert (results["success_rate"], results["episodes"]) == (1.0, 3)
-    assert 0 <= results["frames_dropped"] <= 3  # sensor data: a busy machine may lose some
     assert results["random_success_rate"] <= 0.5
-    assert 0 < results["replan_ms_median"] < 1000
     detail = results["detail"]
+    shown = sum(row["steps"] + 1 for row in (*detail["planned"], *detail["random"]))
+    for dropped in (results["frames_dropped"], detail["recorder_frames_dropped"]):
+        assert 0 <= dropped < shown  # sensor data: a busy machine may lose some
+    assert 0 < results["replan_ms_median"] < 1000 * max(row["seconds"] for row in detail["planned"])
     assert [row["instruction"] for row in detail["planned"]] == ["go left", "go right", "go left"]
     assert [row["seed"] for row in detail["planned"]] == [1000, 1001, 1002]
     assert [row["planned_episodes"] for row in detail["instructions"]] == [2, 1]
     first = detail["look_ahead"][0]
     assert first["steps_ahead"] == 1
-    assert first["frames"] >= 3
+    assert first["frames"] >= 3 - detail["recorder_frames_dropped"]
     assert first["imagined_psnr_db"] > first["copy_psnr_db"] + 10  # the double knows the physics
     page = (tmp_path / "report.html").read_text()
     assert page.count("<video") == 3
