@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from roboalign_core.planning.search import Array
 from roboalign_core.reward.model import RewardModel
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.world_model.model import WorldModel, one_frame
-from roboalign_core.world_model.rollout import Context, Order, roll
+from roboalign_core.world_model.rollout import Imagination, Order
+from roboalign_core.world_model.tokenizer import ContextFeatures
 
 
 class ImaginationServer:
@@ -40,7 +42,7 @@ class ImaginationServer:
         self.world_model, self.order = world_model, order
         self.objective = as_objective(world_model, objective)
         self._frames: deque[torch.Tensor] = deque(maxlen=world_model.config.tokenizer.context_frames)  # (1, H, W, 3)
-        self._context: Context | None = None  # of these frames, once it is needed
+        self._now: _Now | None = None  # of these frames, once it is needed
         self._batch: int | None = None  # candidates at once; set where all did not fit into memory
 
     def reset(self, frame: np.ndarray, instruction: str) -> None:
@@ -57,7 +59,7 @@ class ImaginationServer:
         self.objective.reset(frame, instruction)
         self._frames.clear()
         self._frames.append(current)
-        self._context = None
+        self._now = None
 
     def observe(self, frame: np.ndarray, follows: bool = True) -> None:
         """The next frame of the episode, which imagination starts from.
@@ -78,7 +80,7 @@ class ImaginationServer:
         if not follows:
             self._frames.clear()
         self._frames.append(current)
-        self._context = None
+        self._now = None
 
     def score(self, actions: Array) -> Array:
         """Candidates (N, H, A) in the robot's action units → scores (N,), higher is better.
@@ -103,20 +105,17 @@ class ImaginationServer:
         return np.concatenate(scores)
 
     def _score(self, actions: Array) -> Array:
-        context, bins = self._prepare(actions)
-        return self.objective.score(Futures(self.world_model, context, bins, self.order))
+        return self.objective.score(self._futures(actions))
 
-    @torch.no_grad()
     def imagine(self, actions: Array) -> np.ndarray:
         """One sequence (H, A) → its imagined frames (H, height, width, 3) uint8."""
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2:
             raise RoboAlignError(f"actions: expected (frames, width), found {actions.shape}")
-        context, bins = self._prepare(actions[None])
-        return roll(self.world_model, context, bins, "plain", self.world_model.config.window, self.order).frames[0]
+        return self._futures(actions[None]).frames(np.zeros(1, np.int64))[0]
 
-    def _prepare(self, actions: Array) -> tuple[Context, torch.Tensor]:
-        """The newest frames as context, and candidates (N, H, A) as bins."""
+    def _futures(self, actions: Array) -> Futures:
+        """Of candidates (N, H, A) from the newest frames. One alone is remembered: who scores it wants to see it."""
         if not self._frames:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
@@ -127,9 +126,31 @@ class ImaginationServer:
                 f"found {actions.shape}"
             )
         bins = self.world_model.action_bins(actions)
-        if self._context is None:
-            self._context = self.world_model.context(self.world_model.stream(list(self._frames)))
-        return self._context, bins
+        if self._now is None:
+            context = self.world_model.context(self.world_model.stream(list(self._frames)))
+            self._now = _Now(context.features, Imagination(self.world_model, context, 1, self.order))
+        now = self._now
+        if now.single is not None and torch.equal(now.single[0], bins):
+            return now.single[1]
+        futures = Futures(self.world_model, now.features, now.start, bins)
+        if len(bins) == 1:
+            now.single = bins, futures
+        return futures
+
+
+@dataclass
+class _Now:
+    """The newest frames of an episode.
+
+    Attributes:
+        features: their context features.
+        start: they have been run through the transformer, which every candidate goes on from.
+        single: bins (1, H, A) and future of the candidate that was imagined alone last.
+    """
+
+    features: ContextFeatures
+    start: Imagination
+    single: tuple[torch.Tensor, Futures] | None = None
 
 
 def _out_of_memory(error: Exception) -> bool:

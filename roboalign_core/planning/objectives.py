@@ -18,6 +18,7 @@ from roboalign_core.planning.objective import (
     Objective,
     ProgressObjective,
     StudentObjective,
+    check_finishers,
     check_joint,
     check_student,
 )
@@ -39,6 +40,8 @@ class ObjectiveConfig:
         weights: of the student's dimensions by key, as shares of their highest scores; those left out count nothing.
             None at all: the usual ones, what came of the task for ``student`` and all six alike for ``both``.
         past: frames seen, the newest, that the student's videos begin with; 0: the whole episode.
+        finishers: share of the candidates that are imagined to the end, the best by progress on the way; 1: all. Where
+            the student alone judges, all are.
         worth: progress that the student's best opinion counts as in ``both``.
         finalists: of the candidates that are imagined at once, so many, the best by progress, are drawn and shown to
             the student by ``both``, at most.
@@ -49,6 +52,7 @@ class ObjectiveConfig:
     reward_model: str = ""
     weights: dict[str, float] = field(default_factory=dict)
     past: int = PAST
+    finishers: float = 1.0
     worth: float = 0.3
     finalists: int = 16
 
@@ -57,6 +61,7 @@ class ObjectiveConfig:
             raise RoboAlignError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.name!r}")
         self.weights = self.weights or dict(JOINT_WEIGHTS if self.name == "both" else TASK_WEIGHTS)
         check_student(self.weights, self.past)
+        check_finishers(self.finishers)
         check_joint(self.worth, self.finalists)
 
 
@@ -100,7 +105,7 @@ def load_objective(config: ObjectiveConfig, world_model: WorldModel, beside: str
 
 def _progress(config: ObjectiveConfig, world_model: WorldModel, beside: str) -> ProgressObjective:
     model = ProgressModel.from_pretrained(config.progress_model or beside, world_model.device)
-    return ProgressObjective(world_model, model)
+    return ProgressObjective(world_model, model, config.finishers)
 
 
 def _student(config: ObjectiveConfig, world_model: WorldModel, beside: str) -> StudentObjective:

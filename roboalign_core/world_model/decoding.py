@@ -58,9 +58,13 @@ class KeyValueCache:
 
         Keys and values lie without gaps, which products with them need not to copy them first.
         """
-        more = _aligned(tokens) - self.shared - self.keys.shape[-1]
+        length, more = self.keys.shape[-1], _aligned(tokens) - self.shared - self.keys.shape[-1]
         if more > 0:
-            self.keys, self.values = F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more))
+            keys = self.keys.new_empty(*self.keys.shape[:-1], length + more)
+            values = self.values.new_empty(*self.values.shape[:-2], length + more, self.values.shape[-1])
+            keys[..., :length], keys[..., length:] = self.keys, 0
+            values[..., :length, :], values[..., length:, :] = self.values, 0
+            self.keys, self.values = keys, values
 
     @property
     def shared(self) -> int:
@@ -82,6 +86,16 @@ class KeyValueCache:
         more.keys, more.values = self.keys.repeat_interleave(count, 2), self.values.repeat_interleave(count, 2)
         more.length = self.length
         return more
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but ``rows`` (M,).
+
+        Raises:
+            RoboAlignError: they share several pasts, so that a past could be left with fewer than another.
+        """
+        if self._pasts > 1:
+            raise RoboAlignError(f"cache: expected sequences with one past to choose from, found {self._pasts} pasts")
+        self.keys, self.values = self.keys[:, :, rows], self.values[:, :, rows]
 
     @property
     def _pasts(self) -> int:
@@ -239,13 +253,12 @@ def _mix(query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor
     (keys, values), (old_keys, old_values) = own, shared
     heads, batch, length, d = query.shape
     past = old_keys.shape[-1]
-    scores = query.new_empty(heads * batch, length, past + keys.shape[-1])
-    torch.baddbmm(mask, query.flatten(0, 1), keys.flatten(0, 1), out=scores[..., past:])
+    scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1)).add_(mask)
     if not past:
         return (scores.softmax(-1) @ values.flatten(0, 1)).view_as(query)
     many = (heads * old_keys.shape[1], -1)  # the queries of all sequences with one past, in a row
-    torch.bmm(query.view(*many, d), old_keys.flatten(0, 1), out=scores.view(*many, scores.shape[-1])[..., :past])
-    weights = scores.softmax(-1)
+    old = torch.bmm(query.view(*many, d), old_keys.flatten(0, 1)).view(heads * batch, length, past)
+    weights = torch.cat([old, scores], dim=-1).softmax(-1)
     seen = torch.bmm(weights[..., past:], values.flatten(0, 1))
     seen.view(*many, d).baddbmm_(weights.view(*many, weights.shape[-1])[..., :past], old_values.flatten(0, 1))
     return seen.view_as(query)

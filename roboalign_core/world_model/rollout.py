@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
@@ -125,6 +126,22 @@ class Imagination:
         self.expected = self.expected.repeat_interleave(count, 0)
         self._current = self._current.repeat_interleave(count, 0)
         self._last = self._last.repeat_interleave(count, 0)
+
+    def forked(self, count: int) -> Imagination:
+        """:meth:`fork` of a copy: this one can be gone on from again."""
+        copied = copy(self)
+        copied.fork(count)
+        return copied
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with candidates ``rows`` (M,) alone; all had one context.
+
+        Raises:
+            RoboAlignError: there are several contexts.
+        """
+        self.cache.keep(rows)
+        self.pending, self._current, self._last = self.pending[rows], self._current[rows], self._last[rows]
+        self.expected = self.expected[rows]
 
     def step(self, actions: Tensor) -> Tensor:
         """Action bins (N, A) → dynamics codes (N, dynamics_tokens) of the next frame."""

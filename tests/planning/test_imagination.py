@@ -16,8 +16,9 @@ from roboalign_core.planning import CEMConfig, CEMPlanner, ImaginationServer, im
 from roboalign_core.planning.futures import Futures
 from roboalign_core.reward.progress import ProgressConfig, ProgressHead, ProgressModel
 from roboalign_core.world_model import DualBranchTokenizer, WorldModel
+from roboalign_core.world_model.decoding import Decoder, KeyValueCache
 from roboalign_core.world_model.dynamics import Dynamics
-from roboalign_core.world_model.rollout import Imagination, Order
+from roboalign_core.world_model.rollout import Imagination
 
 TASK = "push the red cube left"
 
@@ -69,11 +70,11 @@ def test_short_memory_means_smaller_batches_from_then_on(
     expected = server.score(candidates)
     tried: list[int] = []
 
-    def limited(world_model: WorldModel, context: Any, bins: torch.Tensor, order: Order) -> Futures:
+    def limited(world_model: WorldModel, features: Any, start: Imagination, bins: torch.Tensor) -> Futures:
         tried.append(len(bins))
         if len(bins) > 2:
             raise error
-        return Futures(world_model, context, bins, order)
+        return Futures(world_model, features, start, bins)
 
     monkeypatch.setattr(imagination, "Futures", limited)
     for _ in range(2):
@@ -112,6 +113,34 @@ def test_a_score_is_the_objective_on_the_imagined_frames(
     rollout = world_model.rollout(frame, candidates, mode="plain", order="frame")
     difference = server.imagine(candidates[1]).astype(int) - rollout.frames[1]
     assert np.abs(difference).max() <= 1  # a batch of one adds up in another order
+
+
+def test_a_frame_is_run_through_the_transformer_once(
+    server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often candidates come; and who scores one alone sees it for the price of its last frame."""
+    passes: list[tuple[int, ...]] = []
+    hidden = Decoder.hidden
+
+    def watch(decoder: Decoder, ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
+        passes.append(tuple(ids.shape))
+        return hidden(decoder, ids, cache)
+
+    monkeypatch.setattr(Decoder, "hidden", watch)
+    start, steps = [(1, 20)], [2, 6, 6, 6]  # 16 + 4 tokens; two of an action, four of the frame before
+    for _ in range(2):
+        server.score(candidates)
+        assert passes == [*start, *((6, tokens) for tokens in steps)]
+        passes.clear()
+        start = []
+    server.score(candidates[:1])
+    seen = server.imagine(candidates[0])
+    assert passes == [(1, tokens) for tokens in steps]
+    other = server.imagine(candidates[1])
+    assert len(passes) == 8
+    assert (other != seen).any()
+    server.observe(np.zeros_like(seen[0]))
+    assert (server.imagine(candidates[1]) != other).any(), "another frame, another future"
 
 
 def test_what_is_expected_depends_on_the_action(world_model: WorldModel, frame: np.ndarray) -> None:
@@ -174,7 +203,7 @@ class Watcher:
     def observe(self, frame: np.ndarray) -> None: ...
 
     def score(self, futures: Futures) -> np.ndarray:
-        self.contexts.append(futures._context.codes)
+        self.contexts.append(futures._features.latent)
         return np.zeros(len(futures), np.float32)
 
 
@@ -198,7 +227,7 @@ def test_the_newest_frames_are_the_context(
     planner.plan(frames[3], TASK, reference=frames[0], seen=frames[1:3])
     for found, pair in zip(watcher.contexts, ((0, 0), (0, 1), (1, 2), (3, 3), (3, 3), (2, 3)), strict=True):
         seen = torch.from_numpy(np.stack([frames[index] for index in pair]))
-        assert torch.equal(found, model.encode(seen[None]).codes), pair
+        assert torch.equal(found, model.encode(seen[None]).features.latent), pair
     assert len(torch.cat(watcher.contexts).unique(dim=0)) == 5, "contexts that are all alike prove little"
     with pytest.raises(RoboAlignError, match=r"objective: expected .*\(32, 32, 32\).* found \(16, 32, 32\)"):
         ImaginationServer(model, objective)

@@ -27,11 +27,12 @@ from roboalign_core.planning import (
     objective_config,
 )
 from roboalign_core.planning.futures import Futures
-from roboalign_core.planning.objective import TASK_WEIGHTS
+from roboalign_core.planning.objective import JOINT_WEIGHTS, TASK_WEIGHTS
 from roboalign_core.reward.model import FOLDER, RewardModel
 from roboalign_core.reward.progress import ProgressModel
 from roboalign_core.rubric import KEYS
 from roboalign_core.world_model import WorldModel
+from roboalign_core.world_model.rollout import Imagination
 
 TASK = "push the red cube left"
 FOLLOWING, SUCCESS = KEYS.index("instruction_following"), KEYS.index("manipulation_success")
@@ -210,11 +211,99 @@ def test_both_refuse_what_either_does_not_know(
 def test_frames_of_some_candidates_are_those_of_a_rollout(
     world_model: WorldModel, frame: np.ndarray, candidates: np.ndarray
 ) -> None:
-    context = world_model.encode(torch.from_numpy(frame)[None])
-    futures = Futures(world_model, context, world_model.action_bins(candidates), "frame")
+    futures = imagined(world_model, frame, candidates)
     rollout = world_model.rollout(frame, candidates, mode="plain", order="frame").frames
     for rows in (np.array([4, 1]), np.arange(6)):
         np.testing.assert_array_equal(futures.frames(rows), rollout[rows])
+
+
+def imagined(world_model: WorldModel, frame: np.ndarray, candidates: np.ndarray) -> Futures:
+    context = world_model.encode(torch.from_numpy(frame)[None])
+    start = Imagination(world_model, context, 1, "frame")
+    return Futures(world_model, context.features, start, world_model.action_bins(candidates))
+
+
+def test_those_that_are_kept_go_on_as_if_the_others_were_there(
+    world_model: WorldModel, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    everyone, some = (imagined(world_model, frame, candidates) for _ in range(2))
+    some.expected(2)
+    some.keep(np.array([4, 1, 3]))
+    some.expected(3)
+    some.keep(np.array([2, 0]))
+    assert some.rows.tolist() == [3, 4]
+    assert len(some) == 6
+    torch.testing.assert_close(some.expected(), everyone.expected()[[3, 4]])
+    np.testing.assert_array_equal(some.frames(np.array([4, 3])), everyone.frames(np.array([4, 3])))
+    with pytest.raises(RoboAlignError, match=r"expected candidates of \[3, 4\], found \[4, 1\]"):
+        some.frames(np.array([4, 1]))
+
+
+# -- halving --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("finishers", "many"), [(0.5, [5, 3]), (0.2, [4, 2]), (0.01, [4, 1])])
+def test_those_behind_are_left_there(
+    world_model: WorldModel,
+    objective: ProgressModel,
+    frame: np.ndarray,
+    candidates: np.ndarray,
+    finishers: float,
+    many: list[int],
+) -> None:
+    """Of six candidates, four steps: some after the first step and some after the third."""
+    start = world_model.encode(torch.from_numpy(frame)[None]).features.latent
+    progress = objective.score(start, imagined(world_model, frame, candidates).expected(), TASK)
+    reached = np.stack([(progress[:, step - 1] + progress[:, :step].mean(1)) / 2 for step in (1, 3, 4)], axis=1)
+    first = np.argsort(-reached[:, 0])[: many[0]]
+    second = first[np.argsort(-reached[first, 1])[: many[1]]]
+    expected = np.where(np.isin(range(6), first), reached[:, 1], reached[:, 0])
+    expected = np.minimum(expected, reached[second, 2].min())
+    expected[second] = reached[second, 2]
+    judge = ProgressObjective(world_model, objective, finishers)
+    found = watched(world_model, judge, [frame]).score(candidates)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found != watched(world_model, objective, [frame]).score(candidates)).any()
+    one = watched(world_model, judge, [frame]).score(candidates[:1])
+    np.testing.assert_allclose(one, reached[:1, 2], rtol=1e-5, atol=1e-5)
+
+
+def test_no_time_goes_into_those_left_behind(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    futures = imagined(world_model, frame, candidates)
+    judge = ProgressObjective(world_model, objective, 0.5)
+    judge.reset(frame, TASK)
+    sizes = []
+    act = Imagination.act
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Imagination, "act", lambda self, bins: sizes.append(len(bins)) or act(self, bins))
+        judge.score(futures)
+    assert sizes == [6, 5, 5, 3]
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+def test_any_horizon_can_be_halved(
+    world_model: WorldModel, objective: ProgressModel, frame: np.ndarray, horizon: int
+) -> None:
+    server = watched(world_model, ProgressObjective(world_model, objective, 0.34), [frame])
+    moves = np.random.default_rng(0).uniform(-1, 1, (6, horizon, 2)).astype(np.float32)
+    assert np.isfinite(server.score(moves)).all()
+
+
+def test_the_student_sees_none_that_was_left_behind(
+    world_model: WorldModel, objective: ProgressModel, student: RewardModel, frame: np.ndarray, candidates: np.ndarray
+) -> None:
+    """Though more could be finalists than go on."""
+    progress = ProgressObjective(world_model, objective, 0.5)
+    judge = JointObjective(progress, StudentObjective(student, JOINT_WEIGHTS), 1000.0, 6)
+    without = watched(world_model, progress, [frame]).score(candidates)
+    opinion = watched(world_model, StudentObjective(student, JOINT_WEIGHTS), [frame]).score(candidates)
+    found = watched(world_model, judge, [frame]).score(candidates)
+    futures = imagined(world_model, frame, candidates)
+    progress.score(futures)
+    assert len(futures.rows) == 3
+    np.testing.assert_allclose(found, without + 1000 * opinion * np.isin(range(6), futures.rows), rtol=1e-5, atol=1e-4)
 
 
 # -- planner --------------------------------------------------------------------------------------------------------
@@ -313,6 +402,8 @@ def test_a_missing_student_is_named_with_a_way_out(
     [
         (lambda: ObjectiveConfig("fame"), "expected one of progress, student, both, found 'fame'"),
         (lambda: ObjectiveConfig("student", past=-1), "past: expected a number of 0 or more, found -1"),
+        (lambda: ObjectiveConfig(finishers=0.0), "finishers: expected a share above 0 and at most 1, found 0.0"),
+        (lambda: ObjectiveConfig(finishers=float("nan")), "finishers: expected a share .* found nan"),
         (lambda: ObjectiveConfig("both", worth=-0.5), "worth: expected a finite number of 0 or more, found -0.5"),
         (lambda: ObjectiveConfig("both", finalists=0), "finalists: expected at least 1, found 0"),
         (lambda: ObjectiveConfig(weights={"beauty": 1.0}), "weights: expected keys of .*, found beauty"),

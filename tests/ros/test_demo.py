@@ -29,6 +29,7 @@ from ros_support import LIMIT, Loop, load_dots, make_dot_env, wait_until
 from roboalign_core.cli import compose
 from roboalign_core.configs import config_dir
 from roboalign_core.errors import RoboAlignError
+from roboalign_core.planning import ObjectiveConfig
 from roboalign_core.planning.objective import PAST
 from roboalign_nodes import demo, qos
 from roboalign_nodes.demo import NODE_MODULES, DemoConfig, run
@@ -286,6 +287,7 @@ def test_an_objective_is_handed_to_the_world_model() -> None:
         "progress_model": "",
         "reward_model": "runs/reward",
         "past": PAST,
+        "finishers": ObjectiveConfig("both").finishers,
         "worth": 1.0,
         "finalists": 16,
     }

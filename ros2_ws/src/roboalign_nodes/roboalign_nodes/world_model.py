@@ -98,6 +98,13 @@ class WorldModelNode(ManagedNode):
             100_000,
         ),
         ParameterSpec(
+            "finishers",
+            _OBJECTIVE.finishers,
+            "share of a request's candidates, the best by progress on the way, that are imagined to the end; 1: all",
+            0.01,
+            1.0,
+        ),
+        ParameterSpec(
             "worth", _OBJECTIVE.worth, "both: progress that the student's best opinion counts as", 0.0, 100.0
         ),
         ParameterSpec(
@@ -135,7 +142,7 @@ class WorldModelNode(ManagedNode):
 
     def configure(self) -> None:
         """Load the weights and make the topics."""
-        settings = ("progress_model", "reward_model", "past", "worth", "finalists")
+        settings = ("progress_model", "reward_model", "past", "finishers", "worth", "finalists")
         objective = ObjectiveConfig(self.value("objective"), **{name: self.value(name) for name in settings})
         self._imagination = self._load(self.value("model"), objective, self.value("order"), self.value("threads"))
         self._feed = FrameFeed(self.value("pending_frames"))
