@@ -251,17 +251,31 @@ def _mix(query: Tensor, own: tuple[Tensor, Tensor], shared: tuple[Tensor, Tensor
     all sequences with one past meet it in one product, and the softmax spans both.
     """
     (keys, values), (old_keys, old_values) = own, shared
-    heads, batch, length, d = query.shape
-    past = old_keys.shape[-1]
-    scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1)).add_(mask)
+    heads, d, past = len(query), query.shape[-1], old_keys.shape[-1]
+    weights = _scores(query, keys, old_keys, mask).softmax(-1)
     if not past:
-        return (scores.softmax(-1) @ values.flatten(0, 1)).view_as(query)
+        return (weights @ values.flatten(0, 1)).view_as(query)
     many = (heads * old_keys.shape[1], -1)  # the queries of all sequences with one past, in a row
-    old = torch.bmm(query.view(*many, d), old_keys.flatten(0, 1)).view(heads * batch, length, past)
-    weights = torch.cat([old, scores], dim=-1).softmax(-1)
     seen = torch.bmm(weights[..., past:], values.flatten(0, 1))
     seen.view(*many, d).baddbmm_(weights.view(*many, weights.shape[-1])[..., :past], old_values.flatten(0, 1))
     return seen.view_as(query)
+
+
+def _scores(query: Tensor, keys: Tensor, old_keys: Tensor, mask: Tensor) -> Tensor:
+    """Scores (heads · N, L, P + S) of all that a query sees, for :func:`_mix`."""
+    heads, batch, length, d = query.shape
+    past, many = old_keys.shape[-1], (heads * old_keys.shape[1], -1)
+    if (
+        query.dtype == torch.float32
+    ):  # whose products of many matrices are taken one by one where they are to leave gaps
+        scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1)).add_(mask)
+        old = torch.bmm(query.view(*many, d), old_keys.flatten(0, 1)).view(heads * batch, length, past)
+        return torch.cat([old, scores], dim=-1) if past else scores
+    scores = query.new_empty(heads * batch, length, past + keys.shape[-1])
+    torch.baddbmm(mask, query.flatten(0, 1), keys.flatten(0, 1), out=scores[..., past:])
+    if past:
+        torch.bmm(query.view(*many, d), old_keys.flatten(0, 1), out=scores.view(*many, scores.shape[-1])[..., :past])
+    return scores
 
 
 def _normalised(x: Tensor) -> Tensor:

@@ -33,6 +33,13 @@ def test_a_constant_and_a_factor_change_no_advantage() -> None:
     torch.testing.assert_close(advantages(3 * rewards - 100), advantages(rewards))
 
 
+def test_frames_are_compared_with_the_same_frames_of_the_others() -> None:
+    returns = torch.tensor([[[1.0, 5.0], [3.0, 5.0], [2.0, 8.0]]])
+    found = advantages(returns)
+    for frame in range(2):
+        torch.testing.assert_close(found[..., frame], advantages(returns[..., frame]))
+
+
 def test_the_divergence_is_the_low_variance_estimate() -> None:
     new, reference = torch.log(torch.tensor([0.5, 0.2, 0.4])), torch.log(torch.tensor([0.25, 0.4, 0.4]))
     expected = torch.tensor([0.5 - math.log(0.5) - 1, 2 - math.log(2) - 1, 0.0])
@@ -81,7 +88,7 @@ def test_the_ratio_is_clipped_where_it_has_gone_far_enough(
 def test_only_masked_tokens_count() -> None:
     new = torch.tensor([[0.1, -3.0, 0.2], [0.0, 9.0, -0.1]], requires_grad=True)
     old, reference = torch.zeros(2, 3), torch.tensor([[0.0, 5.0, 0.0], [0.3, -5.0, 0.0]])
-    advantage, mask = torch.tensor([1.0, -1.0]), torch.tensor([True, False, True])
+    advantage, mask = torch.tensor([[1.0], [-1.0]]), torch.tensor([True, False, True])
     found = objective(new, old, reference, advantage, mask, clip=0.2, weight=0.5)
     gains = [math.exp(0.1), 1.2, -1.0, -math.exp(-0.1)]  # exp(0.2) is beyond 1.2
     away = [math.exp(d) - d - 1 for d in (-0.1, -0.2, 0.3, 0.1)]
@@ -92,6 +99,14 @@ def test_only_masked_tokens_count() -> None:
     assert new.grad is not None
     assert new.grad[:, 1].tolist() == [0.0, 0.0]
     assert (new.grad[:, [0, 2]] != 0).sum() == 4  # where the ratio is clipped the divergence still pulls
+
+
+def test_each_token_has_an_advantage_of_its_own() -> None:
+    new = torch.zeros(1, 3, requires_grad=True)
+    zero, everything = torch.zeros(1, 3), torch.ones(3, dtype=torch.bool)
+    objective(new, zero, zero, torch.tensor([[3.0, 0.0, -6.0]]), everything, clip=0.2, weight=0.0).loss.backward()
+    assert new.grad is not None
+    assert new.grad.tolist() == [[-1.0, 0.0, 2.0]]
 
 
 def test_where_nothing_was_drawn_there_is_nothing_to_learn() -> None:

@@ -41,21 +41,22 @@ class Fixed:
 
 
 @pytest.mark.parametrize("name", ["mae", "mse", "psnr", "ssim"])
-def test_frame_rewards_are_means_over_the_imagined_frames(name: str) -> None:
+def test_frame_rewards_are_of_each_imagined_frame(name: str) -> None:
     first, second = (x[:, 1:].astype(np.float64) / 255 for x in (IMAGINED, RECORDED))
     expected = {
-        "mae": -np.abs(first - second).mean((1, 2, 3, 4)),
-        "mse": -np.square(first - second).mean((1, 2, 3, 4)),
-        "psnr": psnr(first, second).mean(1),
-        "ssim": ssim(first, second).mean(1),
+        "mae": -np.abs(first - second).mean((2, 3, 4)),
+        "mse": -np.square(first - second).mean((2, 3, 4)),
+        "psnr": psnr(first, second),
+        "ssim": ssim(first, second),
     }[name]
+    assert expected.shape == (N, T)
     np.testing.assert_allclose(FRAME_REWARDS[name]()(*GIVEN)[name], expected, rtol=1e-5)
 
 
 def test_many_videos_are_compared_in_parts() -> None:
     many = np.repeat(IMAGINED, 8, axis=0), np.repeat(RECORDED, 8, axis=0)
     found = FRAME_REWARDS["mae"]()(*many, INSTRUCTIONS * 8, np.repeat(ACTIONS, 8, axis=0))["mae"]
-    np.testing.assert_allclose(found, np.repeat(FRAME_REWARDS["mae"]()(*GIVEN)["mae"], 8), rtol=1e-6)
+    np.testing.assert_allclose(found, np.repeat(FRAME_REWARDS["mae"]()(*GIVEN)["mae"], 8, axis=0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mae", "mse", "psnr", "ssim"])
@@ -80,7 +81,7 @@ def test_the_perceptual_reward_carries_the_name_of_its_trunk() -> None:
         pytest.skip(str(error))
     assert reward.names[0] in ("lpips", "lpips_random")
     found = reward(*GIVEN)[reward.names[0]]
-    assert found.shape == (N,)
+    assert found.shape == (N, T)
     assert (found < 0).all()
     assert np.abs(reward(RECORDED, *GIVEN[1:])[reward.names[0]]).max() < 1e-6
 
@@ -93,13 +94,38 @@ def test_a_mixture_weighs_dimensions() -> None:
     np.testing.assert_allclose(mixture.total(scores), first + 2 * second - first)
 
 
+def test_the_reward_of_a_future_is_the_mean_of_its_frames() -> None:
+    frames, future = RANDOM.normal(size=(N, T)), RANDOM.normal(size=N)
+    mixture = Mixture([Fixed(a=frames, b=future)], {"a": 3.0})
+    np.testing.assert_allclose(mixture.total(mixture(*GIVEN)), 3 * frames.mean(1) + future)
+
+
+@pytest.mark.parametrize(
+    ("discount", "expected"),
+    [
+        (1.0, [[5.0, 4.5, 8.0], [1.0, 0.0, 0.0]]),
+        (0.5, [[(6 + 0.5 + 2) / 1.75, (1 + 4) / 1.5, 8.0], [3 / 1.75, 0.0, 0.0]]),
+        (0.0, [[6.0, 1.0, 8.0], [3.0, 0.0, 0.0]]),
+        (None, [[5.0] * 3, [1.0] * 3]),
+    ],
+)
+def test_a_frame_is_paid_for_what_follows_from_it(discount: float | None, expected: list[list[float]]) -> None:
+    """The weighted mean of its own reward and of those after it; what is scored as a whole counts for every frame."""
+    frames, future = np.array([[6.0, 1.0, 8.0], [3.0, 0.0, 0.0]]), np.array([10.0, 20.0])
+    mixture = Mixture([Fixed(a=frames, b=future)], {"a": 2.0, "b": 0.1})
+    found = mixture.returns({"a": frames, "b": future}, 3, discount)
+    np.testing.assert_allclose(found, 2 * np.array(expected) + [[1.0], [2.0]])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"a": np.full(N, np.nan)}, r"reward a: expected finite numbers, found nan for future 0 of 5"),
         ({"a": np.array([0, 1, np.inf, 0, 0])}, r"reward a: expected finite numbers, found inf for future 2 of 5"),
-        ({"a": np.zeros((N, 1))}, r"reward a: expected shape \(5,\), one number a future, found \(5, 1\)"),
-        ({"a": 1.0}, r"reward a: expected shape \(5,\), one number a future, found \(\)"),
+        ({"a": np.where(np.eye(N, T), np.inf, 0)[::-1]}, r"a: expected finite numbers, found inf for future 2 of 5"),
+        ({"a": np.zeros((N, T + 1))}, r"a: expected shape \(5,\), one number a future, or \(5, 3\), .* found \(5, 4\)"),
+        ({"a": np.zeros((N, 1))}, r"reward a: expected shape \(5,\), one number a future, .* found \(5, 1\)"),
+        ({"a": 1.0}, r"reward a: expected shape \(5,\), one number a future, .* found \(\)"),
     ],
 )
 def test_what_is_no_score_is_refused(values: dict[str, Any], message: str) -> None:
@@ -205,9 +231,9 @@ def test_an_oracle_is_for_recordings_of_one_known_source() -> None:
 
 def test_positions_are_held_against_the_recorded_ones(probe: StateProbe) -> None:
     reward = PositionReward(probe)
-    assert reward(RECORDED, *GIVEN[1:])["positions"].tolist() == [0.0] * N
+    assert reward(RECORDED, *GIVEN[1:])["positions"].tolist() == [[0.0] * T] * N
     read = [probe.read(x[:, 1:].reshape(-1, 32, 32, 3)).reshape(N, T, 3) for x in (IMAGINED, RECORDED)]
-    np.testing.assert_allclose(reward(*GIVEN)["positions"], -np.abs(read[0] - read[1]).mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(reward(*GIVEN)["positions"], -np.abs(read[0] - read[1]).mean(2), rtol=1e-5)
 
 
 def test_what_really_happened_is_read_once_for_all_futures_of_a_window(

@@ -19,7 +19,7 @@ from roboalign_core.training.data import TrainingData
 from roboalign_core.training.grpo.build import build_stage
 from roboalign_core.training.grpo.config import GrpoStageConfig, GuardConfig
 from roboalign_core.training.grpo.imagination import Futures, Prompts
-from roboalign_core.training.grpo.objective import objective
+from roboalign_core.training.grpo.objective import advantages, objective
 from roboalign_core.training.grpo.policy import Categorical, Central, Groups
 from roboalign_core.training.grpo.rewards import Mixture
 from roboalign_core.training.grpo.stage import GrpoStage
@@ -66,6 +66,32 @@ def test_one_update_of_what_was_just_drawn_is_on_policy(
         assert sum(losses) == pytest.approx(0, abs=1e-6)
     assert stage.figures()["divergence"] == 0
     assert stage.figures()["clipped"] == 0
+
+
+@pytest.mark.parametrize("discount", [0.5, None])
+def test_tokens_are_paid_for_what_follows_from_their_frame(
+    settings: Settings, tmp_path: Path, world_model: Path, monkeypatch: pytest.MonkeyPatch, discount: float | None
+) -> None:
+    """Brightness is of each frame: within a group each frame is held against the same frame of the others."""
+    stage = make_stage(settings("grpo", tmp_path / "run", world_model=world_model, updates=1, discount=discount))
+    scores, given, weigh = {}, [], objective
+
+    def seen(new: torch.Tensor, old: torch.Tensor, reference: torch.Tensor, advantage: torch.Tensor, *rest: Any) -> Any:
+        given.append(advantage)
+        return weigh(new, old, reference, advantage, *rest)
+
+    monkeypatch.setattr("roboalign_core.training.grpo.stage.objective", seen)
+    stage.on_batch = lambda futures, found: scores.update(found)
+    for update in stage.updates():
+        list(update)
+    brightness = torch.from_numpy(scores["brightness"])
+    paid = torch.from_numpy(stage.reward.returns(scores, 3, discount))
+    expected = advantages(paid.unflatten(0, (4, -1))).flatten(0, 1).float()
+    tokens = torch.cat(given).unflatten(1, (3, -1))
+    torch.testing.assert_close(tokens, expected[..., None].expand_as(tokens))
+    same = (expected[:, 1:] == expected[:, :1]).all()
+    assert bool(same) == (discount is None)
+    assert (brightness[:, 1:] != brightness[:, :1]).any()
 
 
 @pytest.mark.parametrize(("order", "policy"), POLICIES)
@@ -300,7 +326,7 @@ def test_a_reward_model_can_be_taught_on_what_is_imagined_now(
 
     stage.on_batch = teach
     Trainer(stage, config.loop, tmp_path / "run", {}).train()
-    assert seen == [(step, (16, 4, 32, 32, 3), (16,), 16) for step in (0, 2, 4)]
+    assert seen == [(step, (16, 4, 32, 32, 3), (16, 3), 16) for step in (0, 2, 4)]
 
 
 # -- bad input ------------------------------------------------------------------------------------------------------
@@ -316,6 +342,8 @@ def test_a_reward_model_can_be_taught_on_what_is_imagined_now(
         ({"policy": "greedy"}, "stage.policy: expected one of .*, found 'greedy'"),
         ({"policy": "central", "order": "token"}, "stage.policy: expected categorical with order=token"),
         ({"exploration": 0.0}, "stage.exploration: expected a number above 0, found 0"),
+        ({"discount": 1.5}, r"stage.discount: expected a number in \[0, 1\] or null, found 1.5"),
+        ({"discount": float("nan")}, r"stage.discount: expected a number in \[0, 1\] or null, found nan"),
         ({"clip": 1.0}, r"stage.clip: expected a number in \(0, 1\), found 1"),
         ({"divergence_weight": -1.0}, "stage.divergence_weight: expected a number of 0 or more"),
         ({"rewards": []}, "stage.rewards: expected at least one"),

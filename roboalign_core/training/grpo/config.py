@@ -92,6 +92,8 @@ class GrpoStageConfig:
         start: run folders of this stage from the mean of whose newest weights the policy starts, see
             :func:`~roboalign_core.training.checkpoints.mean_weights`; where none, from the world model.
         reference: world model that the divergence is measured from; where empty, the one that training starts from.
+        discount: what a frame's reward counts for the tokens of the frame before, see
+            :meth:`~roboalign_core.training.grpo.rewards.Mixture.returns`. None: all are paid for the whole future.
         clip: ratios further than this from 1 no longer pull.
         divergence_weight: weight of the divergence from the reference.
         updates: optimiser updates that a step's windows are dealt out to.
@@ -113,6 +115,7 @@ class GrpoStageConfig:
     probe: str = ""
     start: list[str] = field(default_factory=list)
     reference: str = ""
+    discount: float | None = 0.5
     clip: float = 0.2
     divergence_weight: float = 0.001
     updates: int = 4
@@ -136,6 +139,8 @@ class GrpoStageConfig:
         if self.order not in get_args(Order):
             raise RoboAlignError(f"stage.order: expected one of {get_args(Order)}, found {self.order!r}")
         self._check_policy()
+        if self.discount is not None and not 0 <= self.discount <= 1:
+            raise RoboAlignError(f"stage.discount: expected a number in [0, 1] or null, found {self.discount}")
         if not 0 < self.clip < 1:
             raise RoboAlignError(f"stage.clip: expected a number in (0, 1), found {self.clip}")
         if not 0 <= self.divergence_weight < math.inf:

@@ -62,7 +62,7 @@ class OracleReward:
 class PositionReward:
     """Minus how far things are from where they are in the recorded frames, as the probe reads both.
 
-    The mean absolute difference over the frames after the first and over all columns, in their unit.
+    Of each frame the mean absolute difference over all columns, in their unit.
     """
 
     names = ("positions",)
@@ -78,7 +78,7 @@ class PositionReward:
             [row == 0 or not np.array_equal(recorded[row], recorded[row - 1]) for row in range(len(recorded))]
         )
         really = read_states(self._probe, recorded[first, 1:])[first.cumsum() - 1]  # once for all futures of a window
-        return {"positions": -np.abs(read_states(self._probe, imagined[:, 1:]) - really).mean(axis=(1, 2))}
+        return {"positions": -np.abs(read_states(self._probe, imagined[:, 1:]) - really).mean(axis=2)}
 
 
 def load_student(name: str, device: str) -> VideoScorer:

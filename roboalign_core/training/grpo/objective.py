@@ -16,7 +16,7 @@ moves by a level changes them by hundreds, and what overflows teaches nothing.""
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Rewards (P, G) of G futures of one start each → (P, G): (R − mean) / std within each group.
+    """Rewards (P, G, …) of G futures of one start each → (P, G, …): (R − mean) / std within each group.
 
     The standard deviation is the group's own (over G, not G − 1), so that advantages have a mean square of 1. Equal
     rewards have equal advantages. A group that ties as a whole (std ≤ :data:`TIE`) has advantages of 0: it says nothing
@@ -66,14 +66,13 @@ def objective(
         new: (N, L) log-probabilities of what was drawn, with gradient.
         old: (N, L) as they were when it was drawn; ρ = exp(new − old), a straight line from :data:`FAR` on.
         reference: (N, L) those of the frozen reference π₀.
-        advantage: (N,) of each future.
+        advantage: of each token, broadcastable to (N, L).
         mask: bool, broadcastable to (N, L): the tokens that count, those that were drawn. Where none does, all is 0.
         clip: ε.
         weight: β.
     """
-    mask = mask.expand_as(new)
-    new, old, reference = new[mask], old[mask], reference[mask]
-    each = advantage[:, None].expand_as(mask)[mask]
+    mask, advantage = mask.expand_as(new), advantage.expand_as(new)
+    new, old, reference, each = new[mask], old[mask], reference[mask], advantage[mask]
     ratio = _exp(new - old)
     bounded = ratio.clamp(1 - clip, 1 + clip)
     gain = torch.minimum(ratio * each, bounded * each)

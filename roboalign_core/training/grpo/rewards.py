@@ -37,12 +37,13 @@ class Reward(Protocol):
             actions: (N, T, A) float32 in the robot's units; ``actions[:, t]`` leads from frame t to frame t + 1.
 
         Returns:
-            (N,) finite numbers of each of ``names``.
+            Finite numbers of each of ``names``: (N,), of whole futures, or (N, T), of each imagined frame, of which a
+            future's is the mean.
         """
 
 
 class FrameReward:
-    """A measure of each imagined frame against the recorded one, the mean over the frames after the first."""
+    """A measure of each imagined frame against the recorded one."""
 
     def __init__(self, name: str, measure: Callable[[Frames, Frames], NDArray[Any]], sign: float = 1.0) -> None:
         """``measure`` takes frames (…, H, W, 3), twice, to (…); ``sign`` −1 where lower is better."""
@@ -54,7 +55,7 @@ class FrameReward:
     ) -> Mapping[str, Array]:
         """See :class:`Reward`."""
         parts = [
-            self._measure(imagined[row : row + _VIDEOS, 1:], recorded[row : row + _VIDEOS, 1:]).mean(1)
+            self._measure(imagined[row : row + _VIDEOS, 1:], recorded[row : row + _VIDEOS, 1:])
             for row in range(0, len(imagined), _VIDEOS)
         ]
         return {self.names[0]: self._sign * np.concatenate(parts)}
@@ -69,7 +70,7 @@ class Brightness:
         self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
     ) -> Mapping[str, Array]:
         """See :class:`Reward`."""
-        return {"brightness": imagined[:, 1:].mean(axis=(1, 2, 3, 4), dtype=np.float64) / 255}
+        return {"brightness": imagined[:, 1:].mean(axis=(2, 3, 4), dtype=np.float64) / 255}
 
 
 class Mixture:
@@ -100,7 +101,7 @@ class Mixture:
     def __call__(
         self, imagined: Frames, recorded: Frames, instructions: Sequence[str], actions: NDArray[np.float32]
     ) -> dict[str, Array]:
-        """(N,) of each dimension, checked.
+        """(N,) or (N, T) of each dimension, checked.
 
         Raises:
             RoboAlignError: a reward gave other names, another shape, or numbers that are not finite.
@@ -114,12 +115,40 @@ class Mixture:
                     f"found {', '.join(given) or 'none'}"
                 )
             for name in reward.names:
-                found[name] = _checked(name, given[name], len(imagined))
+                found[name] = _checked(name, given[name], len(imagined), imagined.shape[1] - 1)
         return found
 
     def total(self, found: Mapping[str, Array]) -> Array:
-        """(N,) the weighted sum."""
-        return np.sum([weight * found[name] for name, weight in self.weights.items()], axis=0)
+        """(N,) the weighted sum, of whole futures."""
+        return np.sum([weight * whole(found[name]) for name, weight in self.weights.items()], axis=0)
+
+    def returns(self, found: Mapping[str, Array], frames: int, discount: float | None) -> Array:
+        """What the tokens of each of T frames are paid for: (N, T).
+
+        The weighted sum, in which a reward of whole futures counts for every frame, and a reward of frames as the mean
+        over this one and those after it, each of which weighs ``discount`` times the one before: what came before a
+        frame is no merit of its tokens, and what comes much later hardly. None: the total, for every frame.
+        """
+        if discount is None:
+            return _ahead(self.total(found), frames, 1)
+        parts = [weight * _ahead(found[name], frames, discount) for name, weight in self.weights.items()]
+        return np.sum(parts, axis=0)
+
+
+def whole(values: Array) -> Array:
+    """Rewards (N,) of futures, or (N, T) of their frames → (N,)."""
+    return values if values.ndim == 1 else values.mean(1)
+
+
+def _ahead(values: Array, frames: int, discount: float) -> Array:
+    """See :meth:`Mixture.returns`, for one dimension."""
+    if values.ndim == 1:
+        return np.repeat(values[:, None], frames, axis=1)
+    result, total, weight = np.empty_like(values), np.zeros(len(values)), 0.0
+    for frame in reversed(range(frames)):
+        total, weight = values[:, frame] + discount * total, 1 + discount * weight
+        result[:, frame] = total / weight
+    return result
 
 
 def mean_absolute_error(first: Frames, second: Frames) -> NDArray[np.float32]:
@@ -151,13 +180,17 @@ FRAME_REWARDS: dict[str, Callable[[], Reward]] = {
 }
 
 
-def _checked(name: str, values: NDArray[Any], count: int) -> Array:
+def _checked(name: str, values: NDArray[Any], count: int, frames: int) -> Array:
     array = np.asarray(values, np.float64)
-    if array.shape != (count,):
-        raise RoboAlignError(f"reward {name}: expected shape ({count},), one number a future, found {array.shape}")
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if len(wrong):
+    if array.shape not in ((count,), (count, frames)):
         raise RoboAlignError(
-            f"reward {name}: expected finite numbers, found {array[wrong[0]]} for future {wrong[0]} of {count}"
+            f"reward {name}: expected shape ({count},), one number a future, or ({count}, {frames}), one a frame, "
+            f"found {array.shape}"
+        )
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        found = array[tuple(wrong[0])]
+        raise RoboAlignError(
+            f"reward {name}: expected finite numbers, found {found} for future {wrong[0][0]} of {count}"
         )
     return array

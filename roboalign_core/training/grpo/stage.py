@@ -35,7 +35,7 @@ from roboalign_core.world_model.rollout import Order
 logger = logging.getLogger(__name__)
 
 Hook = Callable[[Futures, Mapping[str, Array]], None]
-"""Futures and their scores (N,) in each dimension: where a reward model is taught on what the policy imagines now."""
+"""Futures and their scores, (N,) or (N, T) each: where a reward model is taught on what the policy imagines now."""
 
 
 class Weights(nn.Module):
@@ -52,7 +52,7 @@ class Batch:
 
     Attributes:
         groups: N = P·G futures as tokens.
-        advantages: (N,).
+        advantages: (N, T), of the tokens of each frame.
         widths: (N, T, m, K) as they were at drawing time, see :class:`~roboalign_core.training.grpo.policy.Policy`.
         old, reference: (N, T, m) log-probabilities of the policy that drew them, and of the reference.
     """
@@ -156,7 +156,7 @@ class GrpoStage:
                 draws.log_prob(batch.groups.codes[each]).flatten(1),
                 batch.old[each].flatten(1),
                 batch.reference[each].flatten(1),
-                batch.advantages[each],
+                batch.advantages[each].repeat_interleave(batch.drawn.shape[-1], 1),
                 drawn,
                 self.config.clip,
                 self.config.divergence_weight,
@@ -182,14 +182,14 @@ class GrpoStage:
         config, model = self.config, self._for_inference(self.module.policy)
         futures = imagine(model, self.prompts.draw(config.prompts), config.group, self._order, self.drawing.picker)
         scores = self.reward(futures.imagined, futures.recorded, futures.instructions, futures.actions)
-        total = self.reward.total(scores)
         if self.on_batch is not None and self.steps % self.on_batch_every == 0:
             self.on_batch(futures, scores)
         if self.online is not None and self.steps % self.config.online.every == 0:
             self.online.lesson(self.steps, futures, scores, self.guard)
-        rewards = torch.from_numpy(total).unflatten(0, (config.prompts, config.group))
-        self._note(futures, scores, rewards)
-        gained = advantages(rewards).flatten().float().to(model.device)
+        shape = (config.prompts, config.group)
+        self._note(futures, scores, torch.from_numpy(self.reward.total(scores)).unflatten(0, shape))
+        returns = torch.from_numpy(self.reward.returns(scores, config.frames, config.discount)).unflatten(0, shape)
+        gained = advantages(returns).flatten(0, 1).float().to(model.device)
         return Batch(futures.groups, gained, *self._as_drawn(futures.groups))
 
     def _as_drawn(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
