@@ -16,13 +16,14 @@ class Futures:
     """N candidates of H steps from one context, imagined as far as somebody asks.
 
     Attributes:
+        bins: (N, H, A) of their actions.
         horizon: H.
         rows: (K,) the candidates that are still imagined; all N until :meth:`keep` leaves some behind.
     """
 
     def __init__(self, world_model: WorldModel, features: ContextFeatures, start: Imagination, bins: Tensor) -> None:
         """Futures along action bins (N, H, A) from ``start``, one candidate at the frame that ``features`` are of."""
-        self._world_model, self._features, self._bins = world_model, features, bins
+        self._world_model, self._features, self.bins = world_model, features, bins
         self._imagination = start.forked(len(bins))
         self._expected: list[Tensor] = []
         self._codes: list[Tensor] = []
@@ -30,7 +31,7 @@ class Futures:
 
     def __len__(self) -> int:
         """N, the number of candidates, those left behind among them."""
-        return len(self._bins)
+        return len(self.bins)
 
     @torch.no_grad()
     def expected(self, steps: int | None = None) -> Tensor:
@@ -43,7 +44,7 @@ class Futures:
         while len(self._expected) < steps:
             if self._expected:
                 self._codes.append(self._imagination.draw())
-            self._imagination.act(self._bins[self.rows, len(self._expected)])
+            self._imagination.act(self.bins[self.rows, len(self._expected)])
             self._expected.append(self._imagination.expected)
         return torch.stack(self._expected[:steps], dim=1)
 
@@ -73,4 +74,4 @@ class Futures:
         return Rollout(self._world_model, [Segment(self._features, codes)]).frames
 
     def _places(self, places: np.ndarray) -> Tensor:
-        return torch.from_numpy(places).to(self._bins.device)
+        return torch.from_numpy(places).to(self.bins.device)

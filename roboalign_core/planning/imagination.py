@@ -105,17 +105,28 @@ class ImaginationServer:
         return np.concatenate(scores)
 
     def _score(self, actions: Array) -> Array:
-        return self.objective.score(self._futures(actions))
+        futures = self._futures(actions)
+        scores = self.objective.score(futures)
+        self._remember(futures)
+        return scores
 
     def imagine(self, actions: Array) -> np.ndarray:
         """One sequence (H, A) → its imagined frames (H, height, width, 3) uint8."""
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2:
             raise RoboAlignError(f"actions: expected (frames, width), found {actions.shape}")
-        return self._futures(actions[None]).frames(np.zeros(1, np.int64))[0]
+        futures = self._futures(actions[None])
+        frames = futures.frames(np.zeros(1, np.int64))[0]
+        self._remember(futures)
+        return frames
+
+    def _remember(self, futures: Futures) -> None:
+        """Where it is of one candidate: who scores it wants to see it. Not before all went well with it."""
+        if len(futures) == 1 and self._now is not None:
+            self._now.single = futures
 
     def _futures(self, actions: Array) -> Futures:
-        """Of candidates (N, H, A) from the newest frames. One alone is remembered: who scores it wants to see it."""
+        """Of candidates (N, H, A) from the newest frames."""
         if not self._frames:
             raise RoboAlignError("imagination: expected reset(frame, instruction) before any candidate, found no frame")
         actions = np.asarray(actions, np.float32)
@@ -129,13 +140,11 @@ class ImaginationServer:
         if self._now is None:
             context = self.world_model.context(self.world_model.stream(list(self._frames)))
             self._now = _Now(context.features, Imagination(self.world_model, context, 1, self.order))
-        now = self._now
-        if now.single is not None and torch.equal(now.single[0], bins):
-            return now.single[1]
-        futures = Futures(self.world_model, now.features, now.start, bins)
-        if len(bins) == 1:
-            now.single = bins, futures
-        return futures
+        now, single = self._now, self._now.single
+        if single is not None and torch.equal(single.bins, bins):
+            now.single = None
+            return single
+        return Futures(self.world_model, now.features, now.start, bins)
 
 
 @dataclass
@@ -145,12 +154,12 @@ class _Now:
     Attributes:
         features: their context features.
         start: they have been run through the transformer, which every candidate goes on from.
-        single: bins (1, H, A) and future of the candidate that was imagined alone last.
+        single: the future of the candidate that was imagined alone last.
     """
 
     features: ContextFeatures
     start: Imagination
-    single: tuple[torch.Tensor, Futures] | None = None
+    single: Futures | None = None
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -143,6 +143,27 @@ def test_a_frame_is_run_through_the_transformer_once(
     assert (server.imagine(candidates[1]) != other).any(), "another frame, another future"
 
 
+def test_a_future_that_broke_off_is_not_gone_on_from(
+    server: ImaginationServer, candidates: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = server.imagine(candidates[0])
+    server.score(candidates[1:2])
+    draw, calls = Imagination.draw, []
+
+    def failing(imagination: Imagination) -> torch.Tensor:
+        calls.append(1)
+        found = draw(imagination)
+        if len(calls) == 2:
+            raise RuntimeError("interrupted")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Imagination, "draw", failing)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            server.score(candidates[:1])
+    np.testing.assert_array_equal(server.imagine(candidates[0]), expected)
+
+
 def test_what_is_expected_depends_on_the_action(world_model: WorldModel, frame: np.ndarray) -> None:
     """And is the same in both decoding orders for the first frame, where both hold the same tokens."""
     context = world_model.encode(torch.from_numpy(frame)[None])
